@@ -8,91 +8,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from . import nifti
 from .errors import InputError, OutputError
+from .grid import Grid, box
 
 FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+NRRD_SPACES = ("left-posterior-superior", "right-anterior-superior", "left-anterior-superior")
+ORTHOGONAL = 2e-3
+"""How far the products of two axes may be from 0 and 1; headers in text are rounded."""
 SMALLEST_SIZE = 4
 """Fewest voxels along any axis of a CT; less is a picture or a scout, not a volume."""
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """Where voxels lie in the patient. Left-handed, oblique and permuted axes are all allowed.
-
-    Two grids are compared with `matches`, never with `==`.
-    """
-
-    shape: tuple[int, int, int]
-    """Number of voxels (k, j, i)."""
-    spacing_mm: tuple[float, float, float]
-    """Distance of neighbours along (i, j, k)."""
-    origin_mm: tuple[float, float, float]
-    """LPS position of the centre of voxel [0, 0, 0]."""
-    direction: np.ndarray
-    """(3, 3); its columns are the LPS unit vectors of the i, j and k axes."""
-
-    def __post_init__(self):
-        direction = np.array(self.direction, dtype=float).reshape(3, 3)
-        direction.setflags(write=False)
-        object.__setattr__(self, "direction", direction)
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "spacing_mm", tuple(float(s) for s in self.spacing_mm))
-        object.__setattr__(self, "origin_mm", tuple(float(x) for x in self.origin_mm))
-
-    def ijk_to_lps(self) -> np.ndarray:
-        """(4, 4) matrix from homogeneous (i, j, k) to LPS millimetres."""
-        matrix = np.eye(4)
-        matrix[:3, :3] = self.direction * self.spacing_mm
-        matrix[:3, 3] = self.origin_mm
-        return matrix
-
-    def lps(self, ijk) -> np.ndarray:
-        """LPS millimetres of continuous voxel coordinates; both (..., 3)."""
-        return np.asarray(ijk, dtype=float) @ (self.direction * self.spacing_mm).T + self.origin_mm
-
-    def ijk(self, lps) -> np.ndarray:
-        """Continuous voxel coordinates of LPS points; both (..., 3)."""
-        offset = np.asarray(lps, dtype=float) - self.origin_mm
-        return offset @ np.linalg.inv(self.direction * self.spacing_mm).T
-
-    def crop(self, lower_kji, upper_kji) -> Grid:
-        """The grid of voxels[lower_kji[0]:upper_kji[0], ...]; half open, inside the grid."""
-        lower, upper = _box(lower_kji, upper_kji, self.shape)
-        return Grid(tuple(upper - lower), self.spacing_mm, self.lps(lower[::-1]), self.direction)
-
-    def oriented(self) -> Grid:
-        """The same voxels, with axes taken in the order and sense nearest to Left, Posterior, Superior."""
-        axes, flipped = self._nearest_lps()
-        sign = np.where(flipped, -1.0, 1.0)
-        size = np.array(self.shape[::-1])
-        corner = np.zeros(3)
-        for axis, flip in zip(axes, flipped, strict=True):
-            corner[axis] = size[axis] - 1 if flip else 0
-        return Grid(
-            tuple(size[axes][::-1]),
-            np.array(self.spacing_mm)[axes],
-            self.lps(corner),
-            self.direction[:, axes] * sign,
-        )
-
-    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids have the same shape and no voxel differs in place by more than `tolerance_mm`."""
-        if self.shape != other.shape:
-            return False
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape[::-1]])).reshape(3, -1).T
-        return bool(np.linalg.norm(self.lps(corners) - other.lps(corners), axis=1).max() <= tolerance_mm)
-
-    def _nearest_lps(self) -> tuple[list[int], list[bool]]:
-        """For each of L, P, S: which of (i, j, k) runs along it, and whether it runs backwards."""
-        closeness = np.abs(self.direction).round(6)
-        axes = max(permutations(range(3)), key=lambda order: sum(closeness[row, order[row]] for row in range(3)))
-        return list(axes), [bool(self.direction[row, axis] < 0) for row, axis in enumerate(axes)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,20 +38,20 @@ class Volume:
 
     def crop(self, lower_kji, upper_kji) -> Volume:
         """A view of the voxels from `lower_kji` up to, not including, `upper_kji`."""
-        lower, upper = _box(lower_kji, upper_kji, self.grid.shape)
+        lower, upper = box(lower_kji, upper_kji, self.grid.shape)
         window = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
         return Volume(self.voxels[window], self.grid.crop(lower, upper))
 
     def oriented(self) -> Volume:
         """A view of the same voxels with axes nearest to i -> Left, j -> Posterior, k -> Superior."""
-        axes, flipped = self.grid._nearest_lps()
+        axes, flipped = self.grid.nearest_lps()
         view = self.voxels.transpose([2 - axis for axis in reversed(axes)])
         return Volume(view[_steps(flipped)], self.grid.oriented())
 
 
 def restore(labels: np.ndarray, grid: Grid) -> np.ndarray:
-    """Take an array that lies on `grid.oriented()` back to the axes of `grid`; a view, the inverse of `oriented`."""
-    axes, flipped = grid._nearest_lps()
+    """Take an array on `grid.oriented()` back to the axes of `grid`: a view, the inverse of `oriented`."""
+    axes, flipped = grid.nearest_lps()
     order = [2 - axis for axis in reversed(axes)]
     return labels[_steps(flipped)].transpose(np.argsort(order))
 
@@ -129,34 +59,28 @@ def restore(labels: np.ndarray, grid: Grid) -> np.ndarray:
 def read_ct(path) -> Volume:
     """Read a CT in Hounsfield units (int16) from a NIfTI, NRRD or MetaImage file or a DICOM folder.
 
-    One file of a DICOM series stands for its series. Raises InputError for all that is not a usable CT.
+    One file of a DICOM series stands for its series. Other numbers than int16 are rounded and clipped.
+    Raises InputError for all that is not a usable CT.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"There is no file or folder {path}.", "Check the path.")
     if path.is_dir() or _is_dicom(path):
-        from . import dicom  # reading its headers needs pydicom, which the other formats do not
+        from . import dicom  # its headers need pydicom, which the other formats do not
 
-        return dicom.read_series(path)
-    volume = from_sitk(_read_image(path))
+        volume = dicom.read_series(path)
+    else:
+        volume = _read(path, np.int16, to_hounsfield)
     if min(volume.grid.shape) < SMALLEST_SIZE:
-        size = " x ".join(str(n) for n in volume.grid.shape[::-1])
-        raise InputError(f"{path.name} has {size} voxels, which is too few for a CT volume.",
+        raise InputError(f"{path.name} has {volume.grid.describe_size()} voxels: too few for a CT volume.",
                          "Choose the CT volume itself, not a scout or a single slice.")
-    return Volume(_as_hounsfield(volume.voxels, path), volume.grid)
+    if all(plane.min() >= 0 for plane in volume.voxels):
+        raise InputError(f"{path.name} is not in Hounsfield units: no value is below 0 (air is -1000).",
+                         "Export the CT again with its rescale intercept (often -1024) applied.")
+    return volume
 
 
 def read_labelmap(path) -> Volume:
     """Read a labelmap (uint8) from a NIfTI, NRRD or MetaImage file. Raises InputError."""
-    path = Path(path)
-    volume = from_sitk(_read_image(path))
-    labels = volume.voxels
-    if labels.dtype != np.uint8:
-        small = labels.astype(np.uint8)
-        if not np.array_equal(small, labels):
-            raise InputError(f"{path.name} is not a labelmap: it holds values other than whole numbers from 0 to 255.")
-        labels = small
-    return Volume(labels, volume.grid)
+    return _read(Path(path), np.uint8, _to_labels)
 
 
 def write_volume(path, volume: Volume) -> None:
@@ -181,8 +105,7 @@ def to_sitk(volume: Volume) -> sitk.Image:
 
 def from_sitk(image: sitk.Image) -> Volume:
     """A 3D scalar SimpleITK image as a volume that shares its memory (do not change the image afterwards)."""
-    grid = Grid(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return Volume(np.asarray(_Buffer(image)), grid)
+    return Volume(np.asarray(_Buffer(image)), _grid_of(image))
 
 
 class _Buffer:
@@ -195,40 +118,85 @@ class _Buffer:
         self.__array_interface__["data"] = (address, False)
 
 
-def _box(lower_kji, upper_kji, shape) -> tuple[np.ndarray, np.ndarray]:
-    lower, upper = np.array(lower_kji, dtype=int), np.array(upper_kji, dtype=int)
-    if (lower < 0).any() or (upper > shape).any() or (lower >= upper).any():
-        raise ValueError(f"the box {lower}..{upper} is empty or leaves the grid {shape}")
-    return lower, upper
-
-
 def _steps(flipped) -> tuple[slice, ...]:
     """Slices of a (k, j, i) array that reverse the axes flagged in (i, j, k)."""
     return tuple(slice(None, None, -1 if flip else 1) for flip in reversed(flipped))
 
 
+def to_hounsfield(values: np.ndarray) -> np.ndarray:
+    """Numbers of any type as int16: rounded, and clipped to what int16 holds. Raises InputError for NaN."""
+    if values.dtype.kind == "f":
+        if np.isnan(values).any():
+            raise InputError("There are voxels that are not numbers (NaN).",
+                             "Export the CT again, as 16-bit integers.")
+        values = np.rint(values)
+    return np.clip(values, -32768, 32767).astype(np.int16)
+
+
+def _to_labels(values: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        labels = values.astype(np.uint8)
+    if not np.array_equal(labels, values):
+        raise InputError("This is not a labelmap: it holds other values than whole numbers from 0 to 255.",
+                         "Choose the labelmap, not the CT.")
+    return labels
+
+
+def _read(path: Path, dtype, convert) -> Volume:
+    """Voxels as `dtype`; `convert` takes slices of another type to it, one at a time."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}.", "Check the path.")
+    if not path.name.lower().endswith(FORMATS):
+        raise InputError(f"{path.name} is not in a format that is read here.",
+                         f"Give a DICOM folder or a file that ends in {', '.join(FORMATS)}.")
+    try:
+        header = nifti.read_header(path) if nifti.is_nifti(path) else None
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        if reader.GetNumberOfComponents() > 1:
+            raise InputError(f"{path.name} holds colours or vectors.",
+                             "Export the CT with one number a voxel.")
+        if _is_nrrd(path) and (not reader.HasMetaDataKey("NRRD_space")
+                               or reader.GetMetaData("NRRD_space") not in NRRD_SPACES):
+            raise InputError(f"{path.name} does not say how the patient lies (its space is not anatomical).",
+                             "Right and left cannot be told. Export the CT again from its DICOM series.")
+        grid = _grid_of(reader, path.name)
+        if header:
+            return Volume(nifti.read_voxels(path, header, dtype, convert), grid)
+        voxels = np.asarray(_Buffer(reader.Execute())).reshape(grid.shape)
+        if voxels.dtype != dtype:
+            voxels, source = np.empty(grid.shape, dtype), voxels
+            for target, plane in zip(voxels, source, strict=True):
+                target[:] = convert(plane)
+        return Volume(voxels, grid)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{path.name} could not be read: {reason}", "The file may be damaged.") from error
+
+
+def _grid_of(image: sitk.Image | sitk.ImageFileReader, name: str = "The image") -> Grid:
+    """The grid of an image, or of a reader that has read the header. Raises InputError."""
+    size, dimension = image.GetSize(), len(image.GetSize())
+    if dimension < 3 or max(size[3:], default=1) > 1:
+        raise InputError(f"{name} is not one 3D volume: its size is {' x '.join(str(n) for n in size)}.",
+                         "Choose a file that holds a single CT volume.")
+    spacing, origin = np.array(image.GetSpacing()[:3]), np.array(image.GetOrigin()[:3])
+    direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
+    if not (np.isfinite([*spacing, *origin]).all() and spacing.min() > 0):
+        raise InputError(f"{name} has a spacing or an origin that makes no sense.", "Its header is wrong.")
+    if not np.allclose(direction.T @ direction, np.eye(3), atol=ORTHOGONAL):
+        raise InputError(f"{name} has axes that are not at right angles.",
+                         "If the gantry was tilted, resample the CT to an upright grid first.")
+    return Grid(size[2::-1], spacing, origin, direction)
+
+
+def _is_nrrd(path: Path) -> bool:
+    return path.name.lower().endswith((".nrrd", ".nhdr"))
+
+
 def _is_dicom(path: Path) -> bool:
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-def _read_image(path: Path) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path.name} could not be read.", "The file is damaged or not an image.") from error
-
-
-def _as_hounsfield(voxels: np.ndarray, path: Path) -> np.ndarray:
-    """Any numbers as int16, slice by slice; rounded, and clipped to what int16 holds."""
-    if voxels.dtype == np.int16:
-        return voxels
-    result = np.empty(voxels.shape, np.int16)
-    for source, target in zip(voxels, result, strict=True):
-        if source.dtype.kind == "f":
-            if np.isnan(source).any():
-                raise InputError(f"{path.name} has voxels that are not numbers (NaN).",
-                                 "Export the CT again, as 16-bit integers.")
-            source = np.rint(source)
-        np.clip(source, -32768, 32767, out=target, casting="unsafe")
-    return result
