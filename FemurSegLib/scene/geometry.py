@@ -1,0 +1,26 @@
+"""LPS of the engine to RAS of the scene and back, and the matrices between voxels and the scene."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def flip(points) -> np.ndarray:
+    """LPS millimetres as RAS, or RAS as LPS; (..., 3). Directions too."""
+    return np.asarray(points, dtype=float) * (-1.0, -1.0, 1.0)
+
+
+def frame(axes, origin, spacing=(1.0, 1.0, 1.0)) -> np.ndarray:
+    """(4, 4) matrix whose columns are the unit vectors `axes` (3 rows) times `spacing`, placed at `origin`."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.asarray(axes, dtype=float).T * spacing
+    matrix[:3, 3] = origin
+    return matrix
+
+
+def right_handed(axes) -> np.ndarray:
+    """The same three axes (rows) with the last one turned round if need be, so that they form a rotation."""
+    axes = np.array(axes, dtype=float)
+    if np.linalg.det(axes) < 0:
+        axes[2] *= -1
+    return axes

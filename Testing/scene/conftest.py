@@ -1,0 +1,59 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+TESTING = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTING.parent), str(TESTING / "slicer")]
+
+try:
+    import slicer
+    import slicer.util
+except ImportError:
+    slicer = None
+    collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture
+def scene():
+    """A fresh scene in `slicer.mrmlScene`, empty but for what the application itself puts in."""
+    from harness.scene import start_scene
+
+    parts = start_scene()
+    slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(parts.scene)
+    yield parts.scene
+    parts.scene.Clear(True)
+
+
+@pytest.fixture
+def ct(scene):
+    """Two rods in air and water, 12 x 12 x 30 mm apart, as an ordinary CT."""
+    from leg_ct import add_ct
+
+    return add_ct()
+
+
+@pytest.fixture
+def result_of(tmp_path):
+    """A function: volume node -> result folder of the fake engine, in its own process as in the application."""
+    from FemurSegLib.scene.volume_file import write_ct
+
+    def run(volume, regions=None):
+        number = len(list(tmp_path.glob("result*")))
+        out = tmp_path / f"result{number}"
+        command = [sys.executable, str(TESTING / "slicer/fake_engine.py"), "segment",
+                   str(write_ct(volume, tmp_path / "ct.nrrd")), "--out", str(out)]
+        if regions is not None:
+            (tmp_path / "region.json").write_text(json.dumps(regions))
+            command += ["--region", str(tmp_path / "region.json")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return out
+
+    return run
+
+
+def pytest_collection_modifyitems():
+    np.set_printoptions(suppress=True)
