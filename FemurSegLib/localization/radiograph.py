@@ -2,11 +2,11 @@
 
 After Staub & Murphy, "A digitally reconstructed radiograph algorithm calculated from first principles",
 Med. Phys. 40, 011902 (2013), the reference of the two-stage femur network (Xie 2025): CT values sampled
-along each ray are converted to linear attenuation coefficients, scaled by the step and added up. What is
-taken over and what is not:
+along each ray are converted to linear attenuation coefficients, scaled by the step and added up (read from the
+abstract of the same method, Staub et al., Med. Phys. 39, 3974 (2012)). What is taken over and what is not:
 
 * The conversion is the definition of the Hounsfield unit, mu = MU_WATER * (1 + HU / 1000), nothing below
-  air. Staub & Murphy measured theirs for one scanner, since bone departs from that line as the energy
+  air. The authors calibrated theirs on measurements of materials, for their scanners, since bone departs from that line as the energy
   changes; without such a measurement the definition is the only line that holds for every scanner.
 * Rays are parallel and run along the voxel axes, one ray a column of voxels, one step a voxel, so the sum
   *is* the line integral of the voxel model, at any spacing.

@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from FemurSegLib.localization.detection import Detection
-from FemurSegLib.localization.radiograph import Radiograph
+from FemurSegLib.localization.radiograph import Radiograph, make_radiographs
 from FemurSegLib.localization.region import Region, fuse, slices_of_femora
-from FemurSegLib.sides import LEFT, RIGHT
-from FemurSegLib.volume import Grid
+from FemurSegLib.sides import LABELS, LEFT, RIGHT, SIDES
+from FemurSegLib.volume import Grid, read_ct, read_labelmap
 
 # 400 x 250 x 600 mm, two femora of 90 x 80 x 430 mm, not touching any face; edges in voxels
 SPACING_MM = (1.0, 1.0, 2.0)
@@ -254,3 +255,34 @@ def test_the_slices_of_the_femora_come_with_a_margin_from_the_coronal_view():
 def test_regions_are_made_without_torch():
     code = "import sys, FemurSegLib.localization.region; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+REAL = Path(__file__).resolve().parents[3] / "shared/data/ct"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real CTs are not at {REAL}")
+@pytest.mark.parametrize(
+    ("ct", "labels", "cut"),
+    [
+        ("cmb_crc_hips/ct.nii.gz", "cmb_crc_hips/femurs.nii.gz", {RIGHT: ("inferior",), LEFT: ("inferior",)}),
+        (
+            "sts_thighs/labelled/STS_046_CT.nii.gz",
+            "sts_thighs/labelled/STS_046_femurs.nii.gz",
+            {RIGHT: ("inferior", "superior")},
+        ),
+    ],
+)
+def test_the_boxes_of_real_femora_give_regions_that_hold_them(ct, labels, cut):
+    volume, labels = read_ct(REAL / ct).oriented(), read_labelmap(REAL / labels).oriented()
+    coronal, axial = make_radiographs(volume)
+    where = {side: np.argwhere(labels.voxels == LABELS[side]) for side in SIDES}
+    where = {side: (at.min(0), at.max(0) + 1) for side, at in where.items() if len(at)}
+    detections = {"coronal": [], "axial": []}
+    for side, (lower, upper) in where.items():
+        edges = {axis: (lower[n] - 0.5, upper[n] - 0.5) for n, axis in enumerate("kji")}
+        for picture in (coronal, axial):
+            detections[picture.view].append(Detection(side, 0.9, picture.voxels_to_box(edges)))
+    found = fuse(coronal, axial, detections)
+    assert {side: region.cut for side, region in found.regions.items()} == cut
+    for side, (lower, upper) in where.items():
+        assert found.regions[side].padded(0, volume.grid) == (tuple(lower), tuple(upper))
