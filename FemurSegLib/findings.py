@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """`code` is fixed and for programs, `message` is one sentence for people, `side` is a femur or None for both."""
+    """`code` is for programs, `message` is one sentence for people, `side` is a femur, None for both."""
 
     code: str
     message: str

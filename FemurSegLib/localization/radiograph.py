@@ -2,12 +2,12 @@
 
 After Staub & Murphy, "A digitally reconstructed radiograph algorithm calculated from first principles",
 Med. Phys. 40, 011902 (2013), the reference of the two-stage femur network (Xie 2025): CT values sampled
-along each ray are converted to linear attenuation coefficients, scaled by the step and added up (read from the
+along each ray are converted to linear attenuation coefficients, scaled by the step and added up (so the
 abstract of the same method, Staub et al., Med. Phys. 39, 3974 (2012)). What is taken over and what is not:
 
-* The conversion is the definition of the Hounsfield unit, mu = MU_WATER * (1 + HU / 1000), nothing below
-  air. The authors calibrated theirs on measurements of materials, for their scanners, since bone departs from that line as the energy
-  changes; without such a measurement the definition is the only line that holds for every scanner.
+* The authors calibrate the conversion on materials measured with their scanners. Without measurements only
+  the definition of the Hounsfield unit holds: mu = MU_WATER * (1 + HU / 1000), nothing below air. Bone
+  departs from that line as the energy changes; for a picture that a network reads this is of no weight.
 * Rays are parallel and run along the voxel axes, one ray a column of voxels, one step a voxel, so the sum
   *is* the line integral of the voxel model, at any spacing.
 * Scatter, beam hardening, veiling glare and the detector are left out: they serve a match with
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from FemurSegLib.volume import Grid, Volume
 
 MU_WATER = 0.02059
-"""Attenuation of water at 60 keV, about the effective energy of a 120 kV CT, in 1/mm (NIST XCOM)."""
+"""Attenuation of water at 60 keV, about the effective energy of a 120 kV CT, in 1/mm (NIST, Hubbell & Seltzer)."""
 
 BONE_THRESHOLD = 0.3
 """Xie 2025: "setting the threshold to 0.3 effectively distinguished the bone tissue from the surrounding
@@ -88,7 +88,7 @@ class Radiograph:
     ray: tuple[int, int]
 
     def box_to_voxels(self, box) -> dict[str, tuple[float, float]]:
-        """Edges, in voxels, of a box (x0, y0, x1, y1): {"i", "k"} in the coronal view, {"i", "j"} in the axial.
+        """Edges in voxels of a box (x0, y0, x1, y1): {"i", "k"} of a coronal view, {"i", "j"} of an axial.
 
         The whole picture gives -0.5 .. n - 0.5 on both axes.
         """
@@ -115,7 +115,7 @@ class Radiograph:
         return x0, y0, x1, y1
 
     def pixel_to_ijk(self, x: float, y: float) -> tuple[float, float, float]:
-        """Continuous oriented index (i, j, k) of a position in the picture, in the middle of the volume's depth.
+        """Continuous oriented index (i, j, k) of a position in the picture, halfway through the volume.
 
         The centre of the first pixel is at (0.5, 0.5).
         """
@@ -203,7 +203,7 @@ def _sums(voxels: np.ndarray, ray: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _section_sum(section: np.ndarray, axis: int) -> np.ndarray:
-    """int32 sum of a contiguous 2D section along `axis`; rows are added in 16 bits as long as that is exact."""
+    """int32 sum of a contiguous 2D section along `axis`; rows are added in 16 bits while that is exact."""
     if axis == 1:
         return section.sum(axis=1, dtype=np.int32)
     step = len(section) // _ROWS
@@ -240,8 +240,8 @@ def _radiograph(volume: Volume, view: str, ray: tuple[int, int]) -> Radiograph:
 def _display(integrals: Integrals, view: str) -> np.ndarray:
     """Float32 picture in 0..1. The scales are fixed, so the same body looks the same in every volume.
 
-    From the front the depth of the body is what it is, so the integrals count. Along the body they grow with the
-    number of slices, so there their mean over the ray counts.
+    From the front the depth of the body is what it is, so the integrals count. Along the body they grow with
+    the number of slices, so there their mean over the ray counts.
     """
     tissue, bone = integrals.attenuation / MU_WATER, integrals.bone / MU_WATER  # mm of water
     if view == "coronal":

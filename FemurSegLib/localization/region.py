@@ -45,8 +45,8 @@ FACES = {"i": ("right", "left"), "j": ("anterior", "posterior"), "k": ("inferior
 class Region:
     """Where a femur lies: edges (i, j, k) in continuous oriented voxel coordinates, inside the volume.
 
-    `score`: mean of the detections'. `agreement`: intersection over union of the widths in both views, 0 if only
-    one view shows the femur. `cut`: faces of the volume that cut the femur.
+    `score`: mean of the detections'. `agreement`: intersection over union of the widths in both views, 0 if
+    only one view shows the femur. `cut`: faces of the volume that cut the femur.
     """
 
     side: str
@@ -58,7 +58,7 @@ class Region:
     cut: tuple[str, ...] = ()
 
     def padded(self, margin_mm, grid) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Whole voxels [lower, upper) as (k, j, i) with `margin_mm` (one, or (i, j, k)) added, inside `grid`."""
+        """Whole voxels [lower, upper) as (k, j, i), `margin_mm` (one, or (i, j, k)) added, inside `grid`."""
         margin = np.broadcast_to(np.asarray(margin_mm, float), 3) / grid.spacing_mm
         lower = np.floor(np.round(np.array(self.lower_ijk) + 0.5 - margin, 6)).astype(int)
         upper = np.ceil(np.round(np.array(self.upper_ijk) + 0.5 + margin, 6)).astype(int)
@@ -92,9 +92,9 @@ class _Seen:
 def fuse(coronal: Radiograph, axial: Radiograph, detections: dict[str, list[Detection]]) -> Localization:
     """One region a femur from the detections in each view (a view may be missing or empty).
 
-    Findings: `views_disagree`, `view_missing`, `side_doubtful`, `femur_cut`, `one_femur` (the scan does not reach the
-    other side) and `femur_missing` (it does, and none is seen). Without any femur, `regions` is empty and there
-    is no finding: that is for the caller to report.
+    Findings: `views_disagree`, `view_missing`, `side_doubtful`, `femur_cut`, `one_femur` (the scan does not
+    reach the other side) and `femur_missing` (it does, and none is seen). Without any femur, `regions` is
+    empty and there is no finding: that is for the caller to report.
     """
     radiographs = {"coronal": coronal, "axial": axial}
     seen = [_distinct(radiographs[view], detections.get(view, [])) for view in VIEWS]
@@ -119,7 +119,7 @@ def slices_of_femora(coronal: Radiograph, detections: list[Detection]) -> tuple[
 
 
 def _distinct(radiograph: Radiograph, detections: list[Detection]) -> list[_Seen]:
-    """At most two femora in different places, the best scores first; weaker ones in the same place give way."""
+    """At most two femora in different places, best scores first; weaker ones in the same place give way."""
     kept: list[_Seen] = []
     for detection in sorted(detections, key=lambda d: (-d.score, SIDES.index(d.side), d.box)):
         seen = _see(radiograph, detection)

@@ -1,4 +1,4 @@
-"""Boxes of femora whose place in the volume is known, seen well, badly, twice, on the wrong side or not at all."""
+"""Boxes of femora in known places, seen well, badly, twice, on the wrong side or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CORONAL, AXIAL = pictures()
 
 
 def seen(picture, place, called=None, score=0.9, shift=0.0, **edges) -> Detection:
-    """The femur `place` (RIGHT or LEFT) as a picture shows it, moved by `shift` along i, other edges replaced."""
+    """The femur `place` (RIGHT or LEFT) as a picture shows it, moved by `shift` along i."""
     box = picture.voxels_to_box({**FEMUR[place], **edges})
     return Detection(called or place, score, (box[0] + shift, box[1], box[2] + shift, box[3]))
 
