@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from FemurSegLib.volume import Grid, Volume
 
 MU_WATER = 0.02059
-"""Attenuation of water at 60 keV, about the effective energy of a 120 kV CT, in 1/mm (NIST, Hubbell & Seltzer)."""
+"""Attenuation of water at 60 keV, about the effective energy at 120 kV, in 1/mm (Hubbell & Seltzer, NIST)."""
 
 BONE_THRESHOLD = 0.3
 """Xie 2025: "setting the threshold to 0.3 effectively distinguished the bone tissue from the surrounding
