@@ -46,7 +46,9 @@ def is_nifti(path: Path) -> bool:
 
 def read_header(path: Path) -> Header:
     """The header. Raises InputError for a file that is damaged, not one 3D image, or placed nowhere."""
-    _refuse_sibling(path)
+    if sibling := rival(path):
+        raise InputError(f"{path.name} lies beside {sibling.name}, and other programs read that one instead.",
+                         "Move one of them to another folder.")
     try:
         raw = next(_chunks(path), b"")
     except (OSError, zlib.error) as error:
@@ -146,9 +148,18 @@ def _chunks(path: Path):
             raise OSError("the compressed data end too early")
 
 
-def _refuse_sibling(path: Path) -> None:
-    """SimpleITK, asked for v.nii.gz, reads a v.nii beside it: so would anyone who opens this case."""
+def rival(path: Path) -> Path | None:
+    """The v.nii beside v.nii.gz, if there is one: SimpleITK reads it when asked for v.nii.gz."""
     sibling = path.with_suffix("")
-    if path.name.lower().endswith(".nii.gz") and sibling.exists():
-        raise InputError(f"{path.name} lies beside {sibling.name}, and is easily read instead.",
-                         "Move one of them to another folder.")
+    return sibling if path.name.lower().endswith(".nii.gz") and sibling.exists() else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file just written has its full length (SimpleITK does not notice a full disk)."""
+    header = read_header(path)
+    expected = header.start + int(np.prod(header.shape)) * header.dtype.itemsize
+    if not path.name.lower().endswith(".gz"):
+        return path.stat().st_size == expected
+    with path.open("rb") as file:
+        file.seek(-4, 2)  # gzip ends in the uncompressed length modulo 2**32 (RFC 1952)
+        return int.from_bytes(file.read(), "little") == expected % 2**32

@@ -84,13 +84,22 @@ def read_labelmap(path) -> Volume:
 
 
 def write_volume(path, volume: Volume) -> None:
-    """Write a volume, compressed, in the format named by the end of `path`. Raises OutputError."""
+    """Write a volume, compressed, in the format named by the end of `path`.
+
+    Raises OutputError, leaving no file, when it cannot be written whole.
+    """
     path = Path(path)
     if not path.name.lower().endswith(FORMATS):
         raise OutputError(f"{path.name} does not end in a known format.", f"Use one of {', '.join(FORMATS)}.")
+    if sibling := nifti.rival(path):
+        raise OutputError(f"{path.name} would lie beside {sibling.name}, and would not be read.",
+                          "Choose another name or folder.")
     try:
         sitk.WriteImage(to_sitk(volume), str(path), useCompression=True)
-    except RuntimeError as error:
+        if nifti.is_nifti(path) and not nifti.is_whole(path):
+            raise InputError("the file is not whole")
+    except (RuntimeError, OSError, InputError) as error:
+        path.unlink(missing_ok=True)
         raise OutputError(f"{path} could not be written.", "Check the folder and the free space.") from error
 
 
