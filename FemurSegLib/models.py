@@ -1,0 +1,197 @@
+"""The weights there are: name, file, SHA-256, network and card. Importing this page needs no torch.
+
+    models.find("segmenter", "segresnet").name          # which weights for a task
+    tensors = models.load_tensors("segmenter_segresnet")  # checked, float32
+
+The table is `models.json` in the models folder. Files are safetensors, that is, tensors only; no pickle is ever
+opened. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+KINDS = ("detector_coronal", "detector_axial", "segmenter")
+MANIFEST = "models.json"
+FOLDER_VARIABLE = "FEMURSEG_MODELS"
+
+_PACKAGE = Path(__file__).resolve().parent
+_REINSTALL = "Install FemurSeg again, or name a folder with weights in FEMURSEG_MODELS."
+
+
+@dataclass(frozen=True)
+class Model:
+    """One set of weights. `path` and `card` are absolute; `card` is the page that says what it was made from."""
+
+    name: str
+    kind: str
+    network: str
+    path: Path
+    sha256: str
+    card: Path | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the file, as it stands in the manifest and in result.json."""
+        return self.path.name
+
+
+def places() -> list[Path]:
+    """Where a models folder is looked for, first match wins.
+
+    $FEMURSEG_MODELS and nothing else if it is set; `FemurSegLib/Resources/Models` (pip install);
+    `Resources/Models` beside FemurSegLib (a checkout, the Slicer extension).
+    """
+    if os.environ.get(FOLDER_VARIABLE):
+        return [Path(os.environ[FOLDER_VARIABLE])]
+    return [_PACKAGE / "Resources" / "Models", _PACKAGE.parent / "Resources" / "Models"]
+
+
+def default_folder() -> Path:
+    """The models folder in use. Raises ModelError if there is none."""
+    for place in places():
+        if (place / MANIFEST).is_file():
+            return place
+    looked = ", ".join(str(place) for place in places())
+    raise ModelError(f"No weights were found (looked in {looked}).", _REINSTALL)
+
+
+def table(folder: Path | str | None = None) -> dict[str, Model]:
+    """All models of a folder by name. Raises ModelError if its manifest is missing or damaged."""
+    folder = Path(folder) if folder else default_folder()
+    manifest = folder / MANIFEST
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
+        return {name: _model(folder, name, entry) for name, entry in entries.items()}
+    except OSError as error:
+        raise ModelError(f"The table of weights {manifest} could not be read.", _REINSTALL) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"The table of weights {manifest} is damaged.", _REINSTALL) from error
+
+
+def find(kind: str, network: str | None = None, folder: Path | str | None = None) -> Model:
+    """The model of a kind (see KINDS), of a network if one is named. Raises ModelError if there is none."""
+    models = [model for model in table(folder).values() if model.kind == kind]
+    for model in models:
+        if network in (None, model.network):
+            return model
+    if network is None:
+        raise ModelError(f"There are no weights of the kind '{kind}'.", _REINSTALL)
+    known = ", ".join(sorted(model.network for model in models)) or "none"
+    raise ModelError(f"There are no weights for the network '{network}'.", f"Networks with weights: {known}.")
+
+
+def weights(name: str, folder: Path | str | None = None) -> Path:
+    """The file of a model, once its SHA-256 was found right. Raises ModelError."""
+    model = _named(name, folder)
+    _checked_bytes(model)
+    return model.path
+
+
+def load_tensors(name: str, folder: Path | str | None = None) -> dict[str, torch.Tensor]:
+    """The tensors of a model on the CPU; half precision comes back as float32. Raises ModelError.
+
+    The bytes that are hashed are the bytes that are used.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    model = _named(name, folder)
+    data = _checked_bytes(model)
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ModelError(f"The weights {model.file} are not a safetensors file.", _REINSTALL) from error
+    return {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
+
+
+def export_weights(
+    state_dict: dict[str, torch.Tensor],
+    name: str,
+    *,
+    kind: str,
+    network: str,
+    folder: Path | str | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write `name`.safetensors in half precision and enter it in the manifest; both appear whole or not at all.
+
+    A tensor that half precision cannot hold stays float32; integers stay as they are. `card` is the name of a file in
+    `folder`, `name`.md unless given. Without `folder`, that of this installation.
+    """
+    from safetensors.torch import save
+
+    if kind not in KINDS:
+        raise ValueError(f"{kind!r} is none of {KINDS}")
+    folder = Path(folder) if folder else places()[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save({key: _halved(tensor) for key, tensor in state_dict.items()})
+    path = folder / f"{name}.safetensors"
+    _replace(path, data)
+    manifest = folder / MANIFEST
+    entries = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    entries[name] = {
+        "file": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "kind": kind,
+        "network": network,
+        "card": card or f"{name}.md",
+    }
+    _replace(manifest, (json.dumps(dict(sorted(entries.items())), indent=2) + "\n").encode())
+    return path
+
+
+def _model(folder: Path, name: str, entry: dict) -> Model:
+    for file in (entry["file"], entry.get("card") or ""):
+        if Path(file).name != file:
+            raise ValueError(f"{file!r} leaves the models folder")
+    if entry["kind"] not in KINDS:
+        raise ValueError(f"unknown kind {entry['kind']!r}")
+    folder = folder.resolve()
+    card = folder / entry["card"] if entry.get("card") else None
+    return Model(name, entry["kind"], entry["network"], folder / entry["file"], entry["sha256"], card)
+
+
+def _named(name: str, folder) -> Model:
+    models = table(folder)
+    if name not in models:
+        raise ModelError(f"There are no weights called '{name}'.", f"There are: {', '.join(models) or 'none'}.")
+    return models[name]
+
+
+def _checked_bytes(model: Model) -> bytes:
+    try:
+        data = model.path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"The weights {model.path} could not be read.", _REINSTALL) from error
+    if hashlib.sha256(data).hexdigest() != model.sha256:
+        raise ModelError(f"The weights {model.path} are damaged or not the ones expected (SHA-256).", _REINSTALL)
+    return data
+
+
+def _halved(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if bool(half.isfinite().all()) else tensor.float()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
