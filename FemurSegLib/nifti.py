@@ -2,7 +2,7 @@
 
 SimpleITK reads the geometry (so that it is what Slicer shows), but not the voxels: it takes a truncated or
 damaged file without a word, turns a CT with an intercept into 32-bit floats, and decompresses more slowly.
-Header fields: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h.
+Header fields: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h (SimpleITK does not read NIfTI-2).
 """
 
 from __future__ import annotations
@@ -18,15 +18,11 @@ from .errors import InputError
 
 DAMAGED = "Copy or export the file again."
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8"}
-# field: (offset, struct format) in NIfTI-1 and NIfTI-2
-FIELDS = {
-    348: {"dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "start": (108, "f"),
-          "slope": (112, "f"), "intercept": (116, "f"), "qform": (252, "h"), "sform": (254, "h"),
-          "magic": (344, "4s")},
-    540: {"dim": (16, "8q"), "type": (12, "h"), "pixdim": (104, "8d"), "start": (168, "q"),
-          "slope": (176, "d"), "intercept": (184, "d"), "qform": (344, "i"), "sform": (348, "i"),
-          "magic": (4, "4s")},
-}
+HEADER_BYTES = 348
+FIELDS = {  # name: (offset, struct format)
+    "dim": (40, "8h"), "type": (70, "h"), "pixdim": (76, "8f"), "start": (108, "f"), "slope": (112, "f"),
+    "intercept": (116, "f"), "qform": (252, "h"), "sform": (254, "h"), "magic": (344, "4s"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,14 +49,11 @@ def read_header(path: Path) -> Header:
         raw = next(_chunks(path), b"")
     except (OSError, zlib.error) as error:
         raise InputError(f"{path.name} is damaged.", DAMAGED) from error
-    for order in "<>":
-        size = struct.unpack_from(order + "i", raw)[0] if len(raw) >= 4 else 0
-        if size in FIELDS and len(raw) >= size:
-            break
-    else:
-        raise InputError(f"{path.name} is empty or not a NIfTI file.", DAMAGED)
-    fields = {name: struct.unpack_from(order + code, raw, at) for name, (at, code) in FIELDS[size].items()}
-    if not fields["magic"][0].startswith((b"n+1", b"n+2")):
+    order = {HEADER_BYTES.to_bytes(4, "little"): "<", HEADER_BYTES.to_bytes(4, "big"): ">"}.get(raw[:4])
+    if order is None or len(raw) < HEADER_BYTES:
+        raise InputError(f"{path.name} is empty or not a NIfTI-1 file.", DAMAGED)
+    fields = {name: struct.unpack_from(order + code, raw, at) for name, (at, code) in FIELDS.items()}
+    if not fields["magic"][0].startswith(b"n+1"):
         raise InputError(f"{path.name} is an Analyze file or a header without its voxels.",
                          "Export the CT as one NIfTI file.")
     count, *dims = fields["dim"]

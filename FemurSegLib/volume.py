@@ -162,7 +162,10 @@ def _read(path: Path, dtype, convert) -> Volume:
         header = nifti.read_header(path) if nifti.is_nifti(path) else None
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
+        if header:
+            reader.SetImageIO("NiftiImageIO")
         reader.ReadImageInformation()
+        grid = _grid_of(reader, path.name)
         if reader.GetNumberOfComponents() > 1:
             raise InputError(f"{path.name} holds colours or vectors.",
                              "Export the CT with one number a voxel.")
@@ -170,7 +173,6 @@ def _read(path: Path, dtype, convert) -> Volume:
                                or reader.GetMetaData("NRRD_space") not in NRRD_SPACES):
             raise InputError(f"{path.name} does not say how the patient lies (its space is not anatomical).",
                              "Right and left cannot be told. Export the CT again from its DICOM series.")
-        grid = _grid_of(reader, path.name)
         if header:
             return Volume(nifti.read_voxels(path, header, dtype, convert), grid)
         voxels = np.asarray(_Buffer(reader.Execute())).reshape(grid.shape)
