@@ -20,12 +20,14 @@ import slicer.util
 import vtk
 
 from FemurSegLib.errors import InputError
+from FemurSegLib.result import Result, read_result
 from FemurSegLib.scene.geometry import flip, frame, right_handed
 from FemurSegLib.sides import COLORS, DISPLAY_NAMES, LABELS, SIDES, TERMINOLOGY
 
-RUN, PART, SIDE, VIEW, HIDDEN_BY = (f"FemurSeg.{name}" for name in ("Run", "Part", "Side", "View", "HiddenBy"))
+RUN, PART, SIDE, VIEW, HIDDEN_BY = (
+    f"FemurSeg.{name}" for name in ("Run", "Part", "Side", "View", "HiddenBy")
+)
 VIEWS = ("coronal", "axial")
-SCHEMA_VERSION = 1
 TABLE_COLUMNS = ("Femur", "Volume (ml)", "Length (mm)", "Confidence", "In the scan")
 
 
@@ -128,23 +130,17 @@ def latest_run(scene=None) -> Run | None:
     return next(reversed(runs(scene)), None)
 
 
-def show_result(folder, volume, scene=None) -> Run:
+def show_result(folder, volume, scene=None, smoothing=0.5) -> Run:
     """Add the nodes of a result folder, made from the CT `volume`, to the scene. Raises InputError.
 
-    Earlier runs stay and are hidden. If anything fails, the scene is left as it was.
+    `smoothing`: factor for the surfaces in 3D, 0 to 1, as in Slicer's Segmentations module. Earlier runs stay and are hidden. If anything fails, the scene is left as it was.
     """
-    folder, scene = Path(folder), scene or slicer.mrmlScene
-    try:
-        report = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds no result that can be read.", "Run the segmentation again.") from error
-    if report.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(f"The result in {folder} was made by another version of FemurSeg.",
-                         "Run the segmentation again.")
+    scene = scene or slicer.mrmlScene
+    result = read_result(folder)
     earlier = runs(scene)
     run = Run(scene, earlier[-1].number + 1 if earlier else 1)
     try:
-        _Builder(run, folder, report, volume).build()
+        _Builder(run, result, volume, smoothing).build()
     except Exception:
         run.undo()
         raise
@@ -154,9 +150,9 @@ def show_result(folder, volume, scene=None) -> Run:
 
 
 class _Builder:
-    def __init__(self, run: Run, folder: Path, report: dict, volume):
-        self.run, self.folder, self.report, self.volume = run, folder, report, volume
-        self.scene = run.scene
+    def __init__(self, run: Run, result: Result, volume, smoothing: float):
+        self.run, self.result, self.volume, self.smoothing = run, result, volume, smoothing
+        self.report, self.scene = result.document, run.scene
         self.hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         item = self.hierarchy.GetItemByDataNode(volume)
         beside = self.hierarchy.GetItemParent(item) if item else self.hierarchy.GetSceneItemID()
@@ -164,11 +160,10 @@ class _Builder:
         self.hierarchy.SetItemAttribute(self.shelf, RUN, str(run.number))
 
     def build(self) -> None:
-        found = [side for side in SIDES if self.report["femurs"][side]["found"]]
-        self.add_segmentation(found)
+        self.add_segmentation([side for side in SIDES if self.report["femurs"][side]["found"]])
         for view in VIEWS:
             self.add_radiograph(view, self.report["radiographs"][view])
-        for side in found:
+        for side in SIDES:
             femur = self.report["femurs"][side]
             if femur["region"]:
                 self.add_roi(side, femur["region"])
@@ -201,7 +196,7 @@ class _Builder:
     def add_segmentation(self, found) -> None:
         node = self.add("vtkMRMLSegmentationNode", "segmentation", "Femurs")
         node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
-        labels = _read_labelmap(self.folder / self.report["files"]["labelmap"])
+        labels = _read_labelmap(self.result.file("labelmap"))
         shared = slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(labels)
         shared.UnRegister(None)
         segmentation = node.GetSegmentation()
@@ -213,6 +208,7 @@ class _Builder:
             segment.SetTag(segment.GetTerminologyEntryTagName(), _terminology(side))
             segment.AddRepresentation("Binary labelmap", shared)
             segmentation.AddSegment(segment, side)
+        segmentation.SetConversionParameter("Smoothing factor", str(self.smoothing))
         node.CreateClosedSurfaceRepresentation()
         display = node.GetDisplayNode()
         display.SetPreferredDisplayRepresentationName3D("Closed surface")
@@ -220,13 +216,15 @@ class _Builder:
 
     def add_radiograph(self, view: str, place: dict) -> None:
         reader = vtk.vtkPNGReader()
-        reader.SetFileName(str(self.folder / place["file"]))
+        reader.SetFileName(str(self.result.folder / place["file"]))
         upright = vtk.vtkImageFlip()  # VTK counts rows from the bottom, the report from the top
         upright.SetFilteredAxis(1)
         upright.SetInputConnection(reader.GetOutputPort())
         upright.Update()
         if not upright.GetOutput().GetNumberOfPoints():
-            raise InputError(f"The {view} radiograph of the result is missing.", "Run the segmentation again.")
+            raise InputError(
+                f"The {view} radiograph of the result is missing.", "Run the segmentation again."
+            )
         image = vtk.vtkImageData()
         image.DeepCopy(upright.GetOutput())
         image.SetOrigin(0, 0, 0)
@@ -234,8 +232,12 @@ class _Builder:
         column, row = np.array(place["column_direction_lps"]), np.array(place["row_direction_lps"])
         axes = flip([column, row, np.cross(column, row)])
         spacing = (*place["pixel_mm"], max(place["pixel_mm"]))
-        node = self.add("vtkMRMLVectorVolumeNode", "radiograph", f"{view.capitalize()} radiograph", **{VIEW: view})
-        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(frame(axes, flip(place["origin_lps_mm"]), spacing)))
+        node = self.add(
+            "vtkMRMLVectorVolumeNode", "radiograph", f"{view.capitalize()} radiograph", **{VIEW: view}
+        )
+        node.SetIJKToRASMatrix(
+            slicer.util.vtkMatrixFromArray(frame(axes, flip(place["origin_lps_mm"]), spacing))
+        )
         node.SetAndObserveImageData(image)
         node.CreateDefaultDisplayNodes()
         for index in range(node.GetNumberOfDisplayNodes()):
@@ -246,12 +248,19 @@ class _Builder:
         place = self.report["radiographs"][view]
         column, row = np.array(place["column_direction_lps"]), np.array(place["row_direction_lps"])
         x0, y0, x1, y1 = box
-        node = self.add("vtkMRMLMarkupsClosedCurveNode", "box", f"{DISPLAY_NAMES[side]} box ({view})",
-                        **{VIEW: view, SIDE: side})
+        node = self.add(
+            "vtkMRMLMarkupsClosedCurveNode",
+            "box",
+            f"{DISPLAY_NAMES[side]} box ({view})",
+            **{VIEW: view, SIDE: side},
+        )
         node.SetCurveTypeToLinear()
         for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)):
-            lps = (np.array(place["origin_lps_mm"]) + column * (x - 0.5) * place["pixel_mm"][0]
-                   + row * (y - 0.5) * place["pixel_mm"][1])
+            lps = (
+                np.array(place["origin_lps_mm"])
+                + column * (x - 0.5) * place["pixel_mm"][0]
+                + row * (y - 0.5) * place["pixel_mm"][1]
+            )
             node.AddControlPoint(vtk.vtkVector3d(*flip(lps)))
         node.SetLocked(True)
         display = node.GetDisplayNode()
@@ -264,7 +273,8 @@ class _Builder:
         node = self.add("vtkMRMLMarkupsROINode", "roi", f"{DISPLAY_NAMES[side]} box", **{SIDE: side})
         axes = right_handed(flip(region["axes_lps"]))
         node.SetAndObserveObjectToNodeMatrix(
-            slicer.util.vtkMatrixFromArray(frame(axes, flip(region["center_lps_mm"]))))
+            slicer.util.vtkMatrixFromArray(frame(axes, flip(region["center_lps_mm"])))
+        )
         node.SetSize(*region["size_mm"])
         display = node.GetDisplayNode()
         _colour(display, side)
@@ -294,15 +304,27 @@ def _table_row(side: str, femur: dict) -> tuple[str, ...]:
     def number(value, form):
         return "-" if value is None else format(value, form)
 
-    return (DISPLAY_NAMES[side], number(femur["volume_ml"], ".1f"), number(femur["length_mm"], ".1f"),
-            number(femur["confidence"], ".0%"), f"cut ({', '.join(femur['cut'])})" if femur["cut"] else "whole")
+    return (
+        DISPLAY_NAMES[side],
+        number(femur["volume_ml"], ".1f"),
+        number(femur["length_mm"], ".1f"),
+        number(femur["confidence"], ".0%"),
+        f"cut ({', '.join(femur['cut'])})" if femur["cut"] else "whole",
+    )
 
 
 def _terminology(side: str) -> str:
     """Slicer's serialised terminology entry: context, category, type, modifier, then an empty anatomic region."""
     codes = [TERMINOLOGY["category"], TERMINOLOGY["type"], TERMINOLOGY[side]]
-    return "~".join(["Segmentation category and type - DICOM master list", *("^".join(code) for code in codes),
-                     "Anatomic codes - DICOM master list", "^^", "^^"])
+    return "~".join(
+        [
+            "Segmentation category and type - DICOM master list",
+            *("^".join(code) for code in codes),
+            "Anatomic codes - DICOM master list",
+            "^^",
+            "^^",
+        ]
+    )
 
 
 def _read_labelmap(path: Path):
@@ -311,7 +333,9 @@ def _read_labelmap(path: Path):
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     if not storage.ReadData(node):
-        raise InputError(f"The labelmap {path.name} of the result cannot be read.", "Run the segmentation again.")
+        raise InputError(
+            f"The labelmap {path.name} of the result cannot be read.", "Run the segmentation again."
+        )
     return node
 
 

@@ -44,8 +44,14 @@ def result_of(tmp_path):
     def run(volume, regions=None):
         number = len(list(tmp_path.glob("result*")))
         out = tmp_path / f"result{number}"
-        command = [sys.executable, str(TESTING / "slicer/fake_engine.py"), "segment",
-                   str(write_ct(volume, tmp_path / "ct.nrrd")), "--out", str(out)]
+        command = [
+            sys.executable,
+            str(TESTING / "slicer/fake_engine.py"),
+            "segment",
+            str(write_ct(volume, tmp_path / "ct.nrrd")),
+            "--out",
+            str(out),
+        ]
         if regions is not None:
             (tmp_path / "region.json").write_text(json.dumps(regions))
             command += ["--region", str(tmp_path / "region.json")]

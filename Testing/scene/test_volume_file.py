@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slicer
@@ -10,7 +12,7 @@ from leg_ct import add_ct
 
 from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.scene.geometry import flip
-from FemurSegLib.scene.volume_file import check_ct, write_ct
+from FemurSegLib.scene.volume_file import check_complete, check_ct, write_ct
 from FemurSegLib.volume import read_ct
 
 
@@ -41,7 +43,8 @@ def test_linear_transforms_are_in_the_file_and_the_node_stays_as_it_was(ct, tmp_
     ct.GetIJKToRASMatrix(before)
     read = read_ct(write_ct(ct, tmp_path / "ct.nrrd"))
     at = outer.GetTransformToParent().TransformPoint(
-        parent.GetTransformToParent().TransformPoint(before.MultiplyPoint((3, 4, 5, 1))[:3]))
+        parent.GetTransformToParent().TransformPoint(before.MultiplyPoint((3, 4, 5, 1))[:3])
+    )
     assert np.allclose(flip(read.grid.lps((3, 4, 5))), at, atol=1e-3)
     assert ct.GetParentTransformNode() is parent
 
@@ -90,3 +93,18 @@ def test_floating_point_hounsfield_units_are_taken(ct, tmp_path):
 def test_a_file_that_cannot_be_written_is_an_error_for_the_user(ct, tmp_path):
     with pytest.raises(OutputError):
         write_ct(ct, tmp_path / "no" / "such" / "folder" / "ct.nrrd")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
+def test_a_full_disk_is_noticed(ct, tmp_path):
+    (tmp_path / "ct.nrrd").symlink_to("/dev/full")
+    with pytest.raises(OutputError):
+        write_ct(ct, tmp_path / "ct.nrrd")
+
+
+def test_a_nifti_file_that_was_cut_off_is_noticed(ct, tmp_path):
+    path = write_ct(ct, tmp_path / "ct.nii.gz")
+    check_complete(path, ct.GetImageData())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(OutputError):
+        check_complete(path, ct.GetImageData())

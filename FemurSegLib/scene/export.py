@@ -1,0 +1,176 @@
+"""Files from the segments as they are now, corrections included: STL for planning, NIfTI pairs for training."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+
+from FemurSegLib.errors import InputError, OutputError
+from FemurSegLib.scene.volume_file import write_ct, write_image
+from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
+
+SPACES = ("LPS", "RAS")
+
+
+@dataclass(frozen=True)
+class StlOptions:
+    """How a surface is made. Raises InputError.
+
+    `smoothing`: 0 (the steps of the voxels) to 1. `decimation`: part of the triangles to take away, 0 to 0.9.
+    `space`: axes of the coordinates, millimetres; LPS is what DICOM and most planning programs use.
+    """
+
+    smoothing: float = 0.5
+    decimation: float = 0.0
+    space: str = "LPS"
+
+    def __post_init__(self):
+        if not (0 <= self.smoothing <= 1 and 0 <= self.decimation <= 0.9 and self.space in SPACES):
+            raise InputError(
+                f"These settings of the surface cannot be used: {self}.", "Use the default values."
+            )
+
+
+def export_stl(run, folder, case="", options=None) -> list[Path]:
+    """Write CASE_right_femur.stl and CASE_left_femur.stl, as many as there are; `case` is the CT's name if not given.
+
+    All surfaces are made and checked to be closed before the first file is written. Raises InputError, OutputError.
+    """
+    options = options or StlOptions()
+    case = case_name(case or (run.volume.GetName() if run.volume else "femurs"))
+    surfaces = {side: closed_surface(run.segmentation, side, options) for side in _sides(run)}
+    paths = []
+    for side, surface in surfaces.items():
+        paths.append(Path(folder) / f"{case}_{side}.stl")
+        _write_stl(paths[-1], surface, f"{case} {side} mm SPACE={options.space}")
+    return paths
+
+
+def save_training_case(run, folder, case="") -> tuple[Path, Path]:
+    """Write CASE_CT.nii.gz and CASE_femurs.nii.gz (1 right, 2 left) on the same grid. Raises InputError, OutputError."""
+    volume, sides = run.volume, _sides(run)
+    if volume is None:
+        raise InputError(
+            "The CT of this segmentation is no longer in the scene.", "Load it again and segment it."
+        )
+    case = case_name(case or volume.GetName())
+    labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
+    for side in sides:
+        labels[slicer.util.arrayFromSegmentBinaryLabelmap(run.segmentation, side, volume) > 0] = LABELS[side]
+    ct, femurs = (Path(folder) / f"{case}_{name}.nii.gz" for name in ("CT", "femurs"))
+    _make(folder)
+    write_ct(volume, ct)
+    image = vtk.vtkImageData()
+    image.SetDimensions(labels.shape[::-1])
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    image.GetPointData().SetScalars(numpy_to_vtk(labels.ravel(), deep=True))
+    write_image(image, volume, femurs)
+    return ct, femurs
+
+
+def closed_surface(segmentation, side: str, options: StlOptions) -> vtk.vtkPolyData:
+    """The surface of one segment in world millimetres (RAS or LPS), closed and with its normals outward.
+
+    Raises InputError if there is none that is closed.
+    """
+    copy = slicer.vtkSegmentation()
+    copy.SetSourceRepresentationName("Binary labelmap")
+    if not copy.CopySegmentFromSegmentation(segmentation.GetSegmentation(), side):
+        raise InputError(f"There is no segment {DISPLAY_NAMES[side]}.", "Run the segmentation again.")
+    copy.GetSegment(side).RemoveRepresentation("Closed surface")
+    copy.SetConversionParameter("Smoothing factor", str(options.smoothing))
+    copy.SetConversionParameter("Decimation factor", "0")  # Slicer's own shrinks the bone by several per cent
+    copy.SetConversionParameter("Compute surface normals", "0")
+    copy.CreateRepresentation("Closed surface", True)
+    surface = copy.GetSegment(side).GetRepresentation("Closed surface")
+    if surface is None or not surface.GetNumberOfPolys():
+        raise InputError(f"The segment {DISPLAY_NAMES[side]} is empty.", "Segment or paint it first.")
+    to_space = vtk.vtkTransform()
+    if options.space == "LPS":
+        to_space.Scale(-1, -1, 1)  # half a turn: the triangles keep their sense
+    to_world = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        segmentation.GetParentTransformNode(), None, to_world
+    )
+    to_world.PostMultiply()
+    to_world.Concatenate(to_space)
+    moved, triangles = vtk.vtkTransformPolyDataFilter(), vtk.vtkTriangleFilter()
+    moved.SetTransform(to_world)
+    moved.SetInputData(surface)
+    triangles.SetInputConnection(moved.GetOutputPort())
+    last = triangles
+    if options.decimation:
+        last = vtk.vtkQuadricDecimation()
+        last.VolumePreservationOn()
+        last.SetTargetReduction(options.decimation)
+        last.SetInputConnection(triangles.GetOutputPort())
+    last.Update()
+    surface = last.GetOutput()
+    edges = open_edges(surface)
+    if edges:
+        raise InputError(
+            f"The surface of the {DISPLAY_NAMES[side].lower()} is not closed ({edges} open edges).",
+            "Use less decimation, and remove loose voxels from the segment.",
+        )
+    return surface
+
+
+def open_edges(surface) -> int:
+    """Number of edges that do not lie between exactly two triangles."""
+    edges = vtk.vtkFeatureEdges()
+    edges.SetInputData(surface)
+    edges.BoundaryEdgesOn()
+    edges.NonManifoldEdgesOn()
+    edges.FeatureEdgesOff()
+    edges.ManifoldEdgesOff()
+    edges.Update()
+    return edges.GetOutput().GetNumberOfCells()
+
+
+def case_name(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "case"
+
+
+def _sides(run) -> list[str]:
+    segmentation = run.segmentation
+    ids = set(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else set()
+    sides = [side for side in SIDES if side in ids]
+    if not sides:
+        raise InputError("There is no segmented femur.", "Run the segmentation first.")
+    return sides
+
+
+def _write_stl(path: Path, surface, header: str) -> None:
+    """Binary STL; a file appears whole or not at all."""
+    _make(path.parent)
+    partial = path.with_name(path.name + ".partial")
+    writer = vtk.vtkSTLWriter()
+    writer.SetInputData(surface)
+    writer.SetFileTypeToBinary()
+    writer.SetHeader(header.encode("ascii", "replace").decode()[:79])
+    writer.SetFileName(str(partial))
+    try:
+        if not writer.Write() or partial.stat().st_size != 84 + 50 * surface.GetNumberOfPolys():
+            raise OSError("not all of it was written")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} could not be written ({error}).", "Check the folder and the free space."
+        ) from error
+
+
+def _make(folder) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder {folder} cannot be made.", "Choose another folder.") from error
