@@ -201,7 +201,7 @@ def _fault(series: Series, what: str, hint: str) -> InputError:
 
 def _files(folder: Path):
     for parent, folders, names in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 

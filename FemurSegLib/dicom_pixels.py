@@ -29,7 +29,7 @@ def read_frames(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path, specific_tags=TAGS)
-            if "PixelData" not in dataset:
+            if not dataset.get("PixelData"):
                 raise InputError(f"{path.name} has no pixels.", "Export the CT series again.")
             compressed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
             if compressed and _frame_count(dataset) == 1:

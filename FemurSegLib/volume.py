@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from . import nifti
-from .errors import InputError, OutputError
+from .errors import InputError, MemoryExhaustedError, OutputError
 from .grid import Grid, box
 
 FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -50,7 +50,12 @@ class Volume:
 
 
 def restore(labels: np.ndarray, grid: Grid) -> np.ndarray:
-    """Take an array on `grid.oriented()` back to the axes of `grid`: a view, the inverse of `oriented`."""
+    """Take an array on `grid.oriented()` back to the axes of `grid`: a view, the inverse of `oriented`.
+
+    Raises ValueError for an array of another shape.
+    """
+    if labels.shape != grid.oriented().shape:
+        raise ValueError(f"labels {labels.shape} do not fit the oriented grid {grid.oriented().shape}")
     axes, flipped = grid.nearest_lps()
     order = [2 - axis for axis in reversed(axes)]
     return labels[_steps(flipped)].transpose(np.argsort(order))
@@ -181,6 +186,9 @@ def _read(path: Path, dtype, convert) -> Volume:
             for target, plane in zip(voxels, source, strict=True):
                 target[:] = convert(plane)
         return Volume(voxels, grid)
+    except MemoryError as error:
+        raise MemoryExhaustedError(f"{path.name} does not fit into memory.",
+                                   "Close other programs, or check that its header is right.") from error
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{path.name} could not be read: {reason}", "The file may be damaged.") from error

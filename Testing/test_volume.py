@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from FemurSegLib.errors import InputError, OutputError
+from FemurSegLib.errors import InputError, MemoryExhaustedError, OutputError
 from FemurSegLib.volume import (
     FORMATS,
     Grid,
@@ -81,6 +81,13 @@ def test_oriented_chooses_the_best_assignment_of_all_axes_together():
     oriented = a_volume(direction[:, [2, 0, 1]]).oriented()
     best = max(np.abs(direction[range(3), list(order)]).sum() for order in itertools.permutations(range(3)))
     assert np.trace(oriented.grid.direction) == pytest.approx(best)
+
+
+def test_only_labels_of_the_oriented_shape_are_restored():
+    grid = a_volume(SIGNED_PERMUTATIONS[29]).grid
+    assert grid.oriented().shape != grid.shape
+    with pytest.raises(ValueError, match="do not fit"):
+        restore(np.zeros(grid.shape, np.uint8), grid)
 
 
 def test_oriented_of_oriented_changes_nothing():
@@ -200,7 +207,8 @@ def nifti(path, stored, *, order="<", slope=0.0, intercept=0.0, **fields):
               "intercept": [intercept], "qform": [0], "sform": [2], "rows": np.ravel(sform)}
     values.update(fields)
     layout = {"dim": (40, "8h"), "type": (70, "h"), "bits": (72, "h"), "pixdim": (76, "8f"),
-              "slope": (112, "f"), "intercept": (116, "f"), "qform": (252, "h"), "sform": (254, "h"), "rows": (280, "12f")}
+              "slope": (112, "f"), "intercept": (116, "f"), "qform": (252, "h"), "sform": (254, "h"),
+              "rows": (280, "12f")}
     header = bytearray(352)
     struct.pack_into(order + "i", header, 0, 348)
     struct.pack_into(order + "f", header, 108, 352)
@@ -210,6 +218,21 @@ def nifti(path, stored, *, order="<", slope=0.0, intercept=0.0, **fields):
     data = bytes(header) + stored.astype(stored.dtype.newbyteorder(order)).tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
+
+
+@pytest.mark.parametrize("qform, sform, taken", [
+    (1, 1, "sform"), (1, 2, "qform"), (0, 2, "sform"), (2, 0, "qform"),
+])
+def test_of_two_disagreeing_nifti_transforms_the_one_that_slicer_takes_is_taken(tmp_path, qform, sform, taken):
+    grid = read_ct(nifti(tmp_path / "ct.nii", a_volume().voxels, qform=[qform], sform=[sform])).grid
+    expected = (-10, -20, 30) if taken == "sform" else (0, 0, 0)  # the qform here is all zero
+    np.testing.assert_allclose(grid.origin_mm, expected, atol=1e-6)
+
+
+def test_a_size_beyond_all_memory_is_told(tmp_path):
+    path = nifti(tmp_path / "ct.nii.gz", a_volume().voxels, dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
+    with pytest.raises(MemoryExhaustedError):
+        read_ct(path)
 
 
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "CT.NII.GZ"])
