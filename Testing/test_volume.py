@@ -223,7 +223,7 @@ def nifti(path, stored, *, order="<", slope=0.0, intercept=0.0, **fields):
 @pytest.mark.parametrize("qform, sform, taken", [
     (1, 1, "sform"), (1, 2, "qform"), (0, 2, "sform"), (2, 0, "qform"),
 ])
-def test_of_two_disagreeing_nifti_transforms_the_one_that_slicer_takes_is_taken(tmp_path, qform, sform, taken):
+def test_of_two_disagreeing_nifti_transforms_the_one_of_slicer_is_taken(tmp_path, qform, sform, taken):
     grid = read_ct(nifti(tmp_path / "ct.nii", a_volume().voxels, qform=[qform], sform=[sform])).grid
     expected = (-10, -20, 30) if taken == "sform" else (0, 0, 0)  # the qform here is all zero
     np.testing.assert_allclose(grid.origin_mm, expected, atol=1e-6)
