@@ -76,7 +76,8 @@ def read_header(path: Path) -> Header:
     if slope == 0 or not np.isfinite([slope, intercept]).all():
         slope, intercept = 1.0, 0.0  # the standard: no scaling
     dtype = np.dtype(TYPES[fields["type"][0]]).newbyteorder(order)
-    return Header(tuple(dims[2::-1]), dtype, int(fields["start"][0]), float(slope), float(intercept))
+    start = max(int(fields["start"][0]), HEADER_BYTES)
+    return Header(tuple(dims[2::-1]), dtype, start, float(slope), float(intercept))
 
 
 def read_voxels(path: Path, header: Header, dtype, convert) -> np.ndarray:
