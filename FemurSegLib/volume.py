@@ -141,7 +141,7 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
     """Numbers of any type as int16: rounded, and clipped to what int16 holds. Raises InputError for NaN."""
     if values.dtype.kind == "f":
         if np.isnan(values).any():
-            raise InputError("There are voxels that are not numbers (NaN).",
+            raise InputError("The CT has voxels that are not numbers (NaN).",
                              "Export the CT again, as 16-bit integers.")
         values = np.rint(values)
     return np.clip(values, -32768, 32767).astype(np.int16)
@@ -190,8 +190,10 @@ def _read(path: Path, dtype, convert) -> Volume:
         raise MemoryExhaustedError(f"{path.name} does not fit into memory.",
                                    "Close other programs, or check that its header is right.") from error
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{path.name} could not be read: {reason}", "The file may be damaged.") from error
+        if "orthonormal" in str(error):
+            raise _not_at_right_angles(path.name) from error
+        raise InputError(f"{path.name} could not be read: it is empty, truncated or damaged.",
+                         "Copy or export the file again.") from error
 
 
 def _grid_of(image: sitk.Image | sitk.ImageFileReader, name: str = "The image") -> Grid:
@@ -205,9 +207,13 @@ def _grid_of(image: sitk.Image | sitk.ImageFileReader, name: str = "The image") 
     if not (np.isfinite([*spacing, *origin]).all() and spacing.min() > 0):
         raise InputError(f"{name} has a spacing or an origin that makes no sense.", "Its header is wrong.")
     if not np.allclose(direction.T @ direction, np.eye(3), atol=ORTHOGONAL):
-        raise InputError(f"{name} has axes that are not at right angles.",
-                         "If the gantry was tilted, resample the CT to an upright grid first.")
+        raise _not_at_right_angles(name)
     return Grid(size[2::-1], spacing, origin, direction)
+
+
+def _not_at_right_angles(name: str) -> InputError:
+    return InputError(f"{name} has axes that are not at right angles.",
+                      "If the gantry was tilted, resample the CT to an upright grid first.")
 
 
 def _is_nrrd(path: Path) -> bool:

@@ -398,7 +398,7 @@ FAULTY = {
     "a NIfTI with zero spacing": (noise_of_nifti(pixdim=[1, 1, 1, 0, 0, 0, 0, 0]), "spacing of 1 x 1 x 0 mm"),
     "a NIfTI with spacing NaN": (noise_of_nifti(pixdim=[1, 1, np.nan, 1, 0, 0, 0, 0]), "spacing"),
     "a MetaImage with zero spacing": (metaimage("ElementSpacing = 1 1 0"), "spacing"),
-    "a NIfTI with sheared axes": (noise_of_nifti(rows=[3, 1, 0, 0, 0, 2, 0, 0, 0, 0, 4, 0]), "orthonormal"),
+    "a NIfTI with sheared axes": (noise_of_nifti(rows=[3, 1, 0, 0, 0, 2, 0, 0, 0, 0, 4, 0]), "right angles"),
     "a NRRD with sheared axes": (nrrd(UPRIGHT.replace("(0,1,0)", "(0.3,1,0)")), "right angles"),
     "a MetaImage with sheared axes": (metaimage("TransformMatrix = 1 0 0 0.3 1 0 0 0 1"), "right angles"),
     "voxels that are no numbers": (noise_of_nifti(stored=with_nan), "NaN"),
