@@ -15,7 +15,8 @@ from FemurSegLib.phantom.scanner import sample_scanner, scan
 from FemurSegLib.phantom.shapes import load_person
 from FemurSegLib.segmentation.network import SPACING_MM, normalize
 from FemurSegLib.sides import UNDECIDED_LABEL
-from FemurSegLib.volume import Grid, read_ct, read_labelmap
+from FemurSegLib.training.cases import Case, read_case
+from FemurSegLib.volume import Grid
 
 IGNORE = 255
 """Label of patch voxels that take no part in the loss."""
@@ -91,18 +92,6 @@ def _cut_away(hu, label, rng: np.random.Generator) -> None:
         label[index] = 0
 
 
-@dataclass(frozen=True)
-class Case:
-    """A labelled CT: two files on the same grid, 1 right femur, 2 left femur, 255 undecided."""
-
-    ct: Path
-    labels: Path
-
-    @property
-    def name(self) -> str:
-        return Path(self.labels).name.split(".nii")[0].split(".nrrd")[0]
-
-
 class RealSource:
     """Endless patches from labelled CTs, turned, scaled, mirrored and re-scanned at random.
 
@@ -113,14 +102,13 @@ class RealSource:
         self.patch = patch
         self._volumes = []
         for case in cases:
-            ct, labels = read_ct(case.ct).oriented(), read_labelmap(case.labels).oriented()
-            if ct.grid.shape != labels.grid.shape:
-                raise ValueError(f"{case.ct} and {case.labels} are not on the same grid.")
+            ct, labels = (volume.oriented() for volume in read_case(case))
             voxels = torch.from_numpy(np.ascontiguousarray(ct.voxels)).float()
             label = torch.from_numpy(np.ascontiguousarray(labels.voxels)).long()
             femur = ((label > 0) & (label != UNDECIDED_LABEL)).float()
             open_ = (label == UNDECIDED_LABEL).float()
-            self._volumes.append((voxels, femur, open_, np.array(ct.grid.spacing_mm), np.argwhere(femur.numpy() > 0)))
+            inside = np.argwhere(femur.numpy() > 0)
+            self._volumes.append((voxels, femur, open_, np.array(ct.grid.spacing_mm), inside))
 
     def stream(self, seed: int):
         """Yields (image float32 in 0..1, label uint8 with `IGNORE`) tensors of shape (k, j, i), forever."""
@@ -129,7 +117,7 @@ class RealSource:
             yield self._patch(*self._volumes[rng.integers(len(self._volumes))], rng)
 
     def _patch(self, voxels, femur, open_, spacing, inside, rng):
-        if rng.random() < 0.85:
+        if len(inside) and rng.random() < 0.85:
             center = inside[rng.integers(len(inside))][::-1].astype(float)
         else:
             center = rng.uniform(0, np.array(voxels.shape[::-1]) - 1)
@@ -166,7 +154,8 @@ def _rescan(hu, rng: np.random.Generator):
     bone = (hu - 90).clamp(min=0)
     hu = hu + bone * rng.uniform(-0.45, 0.25) + inside * rng.normal(0, 12)
     if rng.random() < 0.3:
-        hu = hu[::2, ::2, ::2] if rng.random() < 0.3 else F.avg_pool3d(hu[None, None], (1, 3, 3), 1, (0, 1, 1))[0, 0]
+        coarse = rng.random() < 0.3
+        hu = hu[::2, ::2, ::2] if coarse else F.avg_pool3d(hu[None, None], (1, 3, 3), 1, (0, 1, 1))[0, 0]
         if hu.shape != inside.shape:
             hu = F.interpolate(hu[None, None], size=tuple(inside.shape), mode="trilinear")[0, 0]
     if rng.random() < 0.5:
