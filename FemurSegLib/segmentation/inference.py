@@ -1,5 +1,150 @@
-def cpu_has_bfloat16() -> bool:
-    from pathlib import Path
+"""Runs the segmentation network over a region: resample, slide a window, bring the probability back.
 
+runner = Runner(network, "auto")
+probability = runner.probability(crop)      # float32 (k, j, i) on about 1 mm
+on_crop = to_shape(probability, crop.grid.shape)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from FemurSegLib.errors import InputError, MemoryExhaustedError
+from FemurSegLib.segmentation.network import SIZE_MULTIPLE, SPACING_MM, normalize
+
+if TYPE_CHECKING:
+    from FemurSegLib.volume import Volume
+
+WINDOWS = ((160, 160, 160), (128, 128, 128), (96, 96, 96), (64, 64, 64))
+"""Windows (k, j, i) from large to small: the next is tried where memory does not suffice."""
+OVERLAP = 0.25
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU. Raises InputError for a device that is not there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, present in there.items() if present)
+    if not there.get(device.split(":")[0], False):
+        raise InputError(f"The device '{device}' is not available on this computer.", "Choose auto or cpu.")
+    return torch.device(device)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is slower than single precision."""
     flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(f in flags.read_text() for f in ("avx512_bf16", "amx_bf16"))
+    return flags.exists() and any(flag in flags.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
+class Runner:
+    """A network on a device. `notes` collects sentences about fallbacks that the user should read."""
+
+    def __init__(self, network: torch.nn.Module, device: str | torch.device = "cpu"):
+        self._network = network.eval()
+        self.notes: list[str] = []
+        self._windows = list(WINDOWS)
+        self._move(torch.device(device))
+
+    def probability(self, crop: Volume, on_window: Callable[[float], None] = lambda done: None) -> np.ndarray:
+        """Probability of femur, float32 (k, j, i), on a grid of about 1 mm over exactly the extent of `crop`.
+
+        crop: oriented CT, int16 HU, any spacing. on_window: told the part (0..1) that is done. Where memory does not
+        suffice, smaller windows are tried, then the CPU. Raises MemoryExhaustedError where nothing helps.
+        """
+        while True:
+            try:
+                return self._slide(crop, self._windows[0], on_window)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self._fall_back()
+
+    def _slide(self, crop: Volume, window, on_window) -> np.ndarray:
+        from monai.inferers import sliding_window_inference
+
+        image = to_working_grid(crop).to(self.device)
+        roi = tuple(min(w, -(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE) for w, n in zip(window, image.shape[2:]))
+        done, expected = 0, _count_windows(image.shape[2:], roi)
+
+        def predict(patch):
+            nonlocal done
+            with torch.autocast(self.device.type, self._precision, enabled=self._precision is not None):
+                logits = self._network(patch.contiguous(memory_format=torch.channels_last_3d))
+            done += 1
+            on_window(min(1.0, done / expected))
+            return (logits[:, 1:] - logits[:, :1]).float()
+
+        with torch.inference_mode():
+            logit = sliding_window_inference(
+                image, roi, 1, predict, overlap=OVERLAP, mode="gaussian", padding_mode="constant", cval=0.0
+            )
+            return torch.sigmoid(logit)[0, 0].cpu().numpy()
+
+    def _move(self, device: torch.device) -> None:
+        self.device = device
+        self._network.to(device, memory_format=torch.channels_last_3d)
+        if device.type == "cuda":
+            self._precision = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        else:
+            self._precision = torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else None
+
+    def _fall_back(self) -> None:
+        if len(self._windows) > 1:
+            self._windows.pop(0)
+            size = self._windows[0][0]
+            self.notes.append(
+                f"Memory of the {self.device.type} did not suffice; smaller windows ({size} mm) were used."
+            )
+        elif self.device.type != "cpu":
+            self.notes.append(f"Memory of the {self.device.type} did not suffice; the CPU was used.")
+            self._windows = list(WINDOWS)
+            self._move(torch.device("cpu"))
+        else:
+            raise MemoryExhaustedError(
+                "There is not enough memory to segment this CT.", "Close other programs and try again."
+            )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def to_working_grid(crop: Volume) -> torch.Tensor:
+    """Normalised float32 (1, 1, k, j, i) on about 1 mm voxels whose outer edges are those of `crop`."""
+    extent_mm = np.array(crop.grid.shape[::-1]) * crop.grid.spacing_mm
+    size = np.maximum(np.round(extent_mm / SPACING_MM).astype(int), SIZE_MULTIPLE)[::-1]
+    image = torch.from_numpy(np.ascontiguousarray(crop.voxels))[None, None].float()
+    fine = [n for n in range(3) if image.shape[2 + n] >= 1.5 * size[n]]
+    if fine:  # fine voxels are averaged, not skipped
+        image = F.interpolate(
+            image, size=[int(size[n]) if n in fine else image.shape[2 + n] for n in range(3)], mode="area"
+        )
+    return normalize(_trilinear(image, size))
+
+
+def to_shape(probability: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Probability resampled (trilinear) to `shape` (k, j, i) over the same extent; float32."""
+    return _trilinear(torch.from_numpy(probability)[None, None], shape)[0, 0].numpy()
+
+
+def _trilinear(image: torch.Tensor, size) -> torch.Tensor:
+    return F.interpolate(image, size=tuple(int(n) for n in size), mode="trilinear", align_corners=False)
+
+
+def _count_windows(shape, roi) -> int:
+    steps = [1 if n <= w else -(-(n - w) // max(1, int(w * (1 - OVERLAP)))) + 1 for n, w in zip(shape, roi)]
+    return int(np.prod(steps))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    words = str(error).lower()
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or "out of memory" in words
+        or "can't allocate" in words
+    )
