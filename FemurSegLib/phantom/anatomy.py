@@ -76,7 +76,9 @@ class Variation:
     joint_gap_mm: tuple[float, float] = (0.3, 3.5)
 
 
-def sample_anatomy(people: list[Person], feet: Person, seed: int, variation: Variation | None = None) -> Anatomy:
+def sample_anatomy(
+    people: list[Person], feet: Person, seed: int, variation: Variation | None = None
+) -> Anatomy:
     """A patient made of the pelvis and femora of one of `people`, and of lower legs of one that has them.
 
     people: candidates; at least one has lower legs. feet: person whose feet and, where none of `people` has them,
@@ -120,14 +122,26 @@ def sample_anatomy(people: list[Person], feet: Person, seed: int, variation: Var
         jitter[1] = max(jitter[1], NEUTRAL_ADDUCTION_DEG + np.degrees(np.arcsin(room_mm / leg_mm)))
         turn = _hip_rotation(side, *jitter)
         legs[side] = _add_leg(
-            bones, side, flip, person.fields[f"{source}_femur"], person.frames[source], hips[side],
-            turn @ np.diag(np.exp(rng.normal(0, v.stretch, 3))) * scale, donor, feet,
-            float(rng.uniform(*v.knee_flexion_deg)), gap_mm + rng.uniform(1.0, 3.0), rng)
+            bones,
+            side,
+            flip,
+            person.fields[f"{source}_femur"],
+            person.frames[source],
+            hips[side],
+            turn @ np.diag(np.exp(rng.normal(0, v.stretch, 3))) * scale,
+            donor,
+            feet,
+            float(rng.uniform(*v.knee_flexion_deg)),
+            gap_mm + rng.uniform(1.0, 3.0),
+            rng,
+        )
     tissue = {"hip_gap_mm": gap_mm, "knee_gap_mm": float(rng.uniform(0.5, 4.0))}
     return Anatomy(bones, legs, tissue, seed, (person.name, donor.name))
 
 
-def _add_leg(bones, side, flip, femur, frame: FemurFrame, hip_mm, shape, donor, feet, knee_deg, gap_mm, rng) -> Leg:
+def _add_leg(
+    bones, side, flip, femur, frame: FemurFrame, hip_mm, shape, donor, feet, knee_deg, gap_mm, rng
+) -> Leg:
     """Puts femur, patella, tibia, fibula and foot of one side into `bones`."""
     axes = frame.axes @ MIRROR if flip else frame.axes
     if flip:  # rows keep their meaning (left, posterior, up); the mirror turned left to right
@@ -145,7 +159,9 @@ def _add_leg(bones, side, flip, femur, frame: FemurFrame, hip_mm, shape, donor, 
     other = lower.frames[low_side]
     flip_low = low_side != side
     stretch = np.linalg.norm(linear @ (frame.head_mm - frame.knee_mm)) / other.length_mm
-    turn = linear / np.cbrt(abs(np.linalg.det(linear))) @ (frame.axes.T @ np.diag([-1.0 if flip else 1.0, 1, 1]))
+    turn = (
+        linear / np.cbrt(abs(np.linalg.det(linear))) @ (frame.axes.T @ np.diag([-1.0 if flip else 1.0, 1, 1]))
+    )
     donor_axes = np.diag([-1.0 if flip_low else 1.0, 1, 1]) @ other.axes
     up = _unit(hip_mm - knee)
     straight = turn @ donor_axes * stretch
@@ -216,7 +232,11 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 def _hip_rotation(side: str, flexion: float, abduction: float, external: float) -> np.ndarray:
     """Flexion lifts the knee forward, abduction takes it outward, external rotation turns the toes outward."""
     outward = 1.0 if side == "left" else -1.0
-    return _rotation((-flexion, 0, 0)) @ _rotation((0, -outward * abduction, 0)) @ _rotation((0, 0, outward * external))
+    return (
+        _rotation((-flexion, 0, 0))
+        @ _rotation((0, -outward * abduction, 0))
+        @ _rotation((0, 0, outward * external))
+    )
 
 
 def _rotation(degrees) -> np.ndarray:

@@ -51,7 +51,9 @@ def grid_for(anatomy: Anatomy, field_of_view: str, spacing_mm, seed: int = 0) ->
         low[2], high[2] = knee_z - rng.uniform(20, 200), knee_z + rng.uniform(10, 180)
     elif field_of_view == "thigh":
         leg = anatomy.legs[str(rng.choice(["left", "right"]))]
-        at = leg.knee_mm + (leg.hip_mm - leg.knee_mm) * rng.uniform(-0.1, 1.0) + np.r_[rng.normal(0, 25, 2), 0]
+        at = (
+            leg.knee_mm + (leg.hip_mm - leg.knee_mm) * rng.uniform(-0.1, 1.0) + np.r_[rng.normal(0, 25, 2), 0]
+        )
         half = np.r_[rng.uniform(70, 130, 2), rng.uniform(70, 150)]
         low, high = at - half, at + half
         low[2] = min(low[2], leg.hip_mm[2] - 20)
@@ -83,7 +85,9 @@ def make_phantom(
     ct = np.empty(grid.shape, np.int16)
     labels = np.zeros(grid.shape, np.uint8)
     # An odd number, so that one painting lies in the middle of the slice: there the labels are exact.
-    fine = 2 * int(np.ceil((spacing[2] / FINE_MM - 1) / 2)) + 1 if thick_slices and spacing[2] > FINE_MM else 1
+    fine = (
+        2 * int(np.ceil((spacing[2] / FINE_MM - 1) / 2)) + 1 if thick_slices and spacing[2] > FINE_MM else 1
+    )
     for first in range(0, grid.shape[0], SLAB):
         last = min(first + SLAB, grid.shape[0])
         slab = grid.crop((first, 0, 0), (last, *grid.shape[1:]))

@@ -120,7 +120,9 @@ class Painter:
         for side in ("right", "left"):
             if (name := f"{side}_femur") in bones:
                 block, distance, height = bones[name]
-                distance = self._vary_femur(distance + rough[block], height, points[block], coarse, block, shape, side)
+                distance = self._vary_femur(
+                    distance + rough[block], height, points[block], coarse, block, shape, side
+                )
                 bones[name] = block, distance, height
                 nearest_femur[block] = torch.minimum(nearest_femur[block], distance)
 
@@ -128,7 +130,9 @@ class Painter:
         clouds = _enlarge(self._noise(coarse, 22, 2) + 0.6 * self._noise(coarse, 9, 1), shape)
         gaps = self.anatomy.tissue
         labels = torch.zeros(shape, dtype=torch.uint8, device=self.device)
-        for name, (block, distance, height) in sorted(bones.items(), key=lambda item: item[0].endswith("femur")):
+        for name, (block, distance, height) in sorted(
+            bones.items(), key=lambda item: item[0].endswith("femur")
+        ):
             if name in LABELS:
                 labels[block][distance < 0] = LABELS[name]
             else:
@@ -145,8 +149,16 @@ class Painter:
     def _bone_distances(self, points, grid: Grid) -> dict[str, tuple]:
         """For every bone near the grid: the block of voxels around it, and in the block its distance (mm) and the
         height along it (0 at its lower end to 1)."""
-        corners = grid.lps(np.array([[i, j, k] for i in (-0.5, grid.shape[2] - 0.5)
-                                     for j in (-0.5, grid.shape[1] - 0.5) for k in (-0.5, grid.shape[0] - 0.5)]))
+        corners = grid.lps(
+            np.array(
+                [
+                    [i, j, k]
+                    for i in (-0.5, grid.shape[2] - 0.5)
+                    for j in (-0.5, grid.shape[1] - 0.5)
+                    for k in (-0.5, grid.shape[0] - 0.5)
+                ]
+            )
+        )
         low, high = corners.min(0) - 6, corners.max(0) + 6
         out = {}
         for name, bone in self.anatomy.bones.items():
@@ -158,7 +170,9 @@ class Painter:
         return out
 
     def _block(self, grid: Grid, low, high) -> tuple[slice, slice, slice]:
-        corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+        corners = np.array(
+            [[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+        )
         ijk = grid.ijk(corners)
         first = np.clip(np.floor(ijk.min(0)), 0, np.array(grid.shape[::-1]) - 1).astype(int)
         last = np.clip(np.ceil(ijk.max(0)) + 1, 1, np.array(grid.shape[::-1])).astype(int)
@@ -221,7 +235,9 @@ class Painter:
         fat_mm = t.subcutaneous_mm * (1 + 0.5 * self._noise(coarse, 90, 5)) * self._fat_share(coarse)
         into_muscle = _enlarge(skin + fat_mm.clamp(min=2.0), shape)
         skin = _enlarge(skin, shape)
-        septa = torch.minimum(self._noise(coarse, (28, 28, 160), 6).abs(), self._noise(coarse, (40, 40, 220), 7).abs())
+        septa = torch.minimum(
+            self._noise(coarse, (28, 28, 160), 6).abs(), self._noise(coarse, (40, 40, 220), 7).abs()
+        )
         septa = _enlarge(septa, shape)
         width = 0.05 + 0.45 * t.muscle_fat_fraction
         lean = ((septa - width) / 0.06).clamp(0, 1) * (0.5 - into_muscle / 3).clamp(0, 1)
@@ -277,14 +293,24 @@ class Painter:
         parts = []
         for leg in self.anatomy.legs.values():
             size = np.linalg.norm(leg.hip_mm - leg.knee_mm) / 400.0
-            hip, knee, ankle, toe = (self._vector(x) for x in (leg.hip_mm, leg.knee_mm, leg.ankle_mm, leg.toe_mm))
+            hip, knee, ankle, toe = (
+                self._vector(x) for x in (leg.hip_mm, leg.knee_mm, leg.ankle_mm, leg.toe_mm)
+            )
             left, posterior, up = (self._vector(a) for a in leg.axes)
-            medial = torch.sign(self._vector([np.mean([x.hip_mm[0] for x in self.anatomy.legs.values()])])[0] - hip[0])
+            medial = torch.sign(
+                self._vector([np.mean([x.hip_mm[0] for x in self.anatomy.legs.values()])])[0] - hip[0]
+            )
             inner = torch.tensor([1.0, 0, 0], device=self.device) * medial
             top = hip + inner * 12 + posterior * 14 + up * 20
-            parts.append(_capsule(p, knee - up * 5, top, (48 + 0.12 * fat) * g**0.5 * size, (74 * g + 0.95 * fat) * size))
+            parts.append(
+                _capsule(
+                    p, knee - up * 5, top, (48 + 0.12 * fat) * g**0.5 * size, (74 * g + 0.95 * fat) * size
+                )
+            )
             calf = knee + (ankle - knee) * 0.3 + posterior * 12
-            parts.append(_capsule(p, knee, calf, (48 + 0.12 * fat) * g**0.5 * size, (46 * g + 0.3 * fat) * size))
+            parts.append(
+                _capsule(p, knee, calf, (48 + 0.12 * fat) * g**0.5 * size, (46 * g + 0.3 * fat) * size)
+            )
             parts.append(_capsule(p, calf, ankle, (46 * g + 0.3 * fat) * size, 31 * size))
             parts.append(_capsule(p, ankle - up * 15, toe, 33 * size, 26 * size))
         hips = [leg.hip_mm for leg in self.anatomy.legs.values()]
@@ -295,7 +321,9 @@ class Painter:
         ring = ((q[..., 0] / wide) ** 2 + (q[..., 1] / deep) ** 2).sqrt()
         pelvis = (ring - 1) * min(wide, deep)
         below = (-q[..., 2] - 15).clamp(min=0)
-        parts.append(torch.where(below > 0, torch.hypot(pelvis.clamp(min=0), below) + pelvis.clamp(max=0), pelvis))
+        parts.append(
+            torch.where(below > 0, torch.hypot(pelvis.clamp(min=0), below) + pelvis.clamp(max=0), pelvis)
+        )
         stack = torch.stack(parts)
         return -10.0 * torch.logsumexp(-stack / 10.0, 0)
 
@@ -304,7 +332,9 @@ class Painter:
         middle, half = np.mean(hips, 0), np.linalg.norm(hips[0] - hips[1]) / 2
         q = coarse - self._vector(middle + np.array([0, 5, 0]))
         level = q[..., 2]
-        ring = ((q[..., 0] / (half * (0.62 + 0.004 * level.clamp(0, 90)))) ** 2 + (q[..., 1] / 75) ** 2).sqrt()
+        ring = (
+            (q[..., 0] / (half * (0.62 + 0.004 * level.clamp(0, 90)))) ** 2 + (q[..., 1] / 75) ** 2
+        ).sqrt()
         inside = ((1 - ring) * 40).clamp(max=level + 5)
         if float(inside.max()) < -5:
             return hu
@@ -324,9 +354,15 @@ class Painter:
             medial = -left if side == "left" else left
             hip, knee, ankle = leg.hip_mm, leg.knee_mm, leg.ankle_mm
             offset = self._rng.normal(0, 4, 3)
-            trunk = [hip + up * 110 + medial * 40 + posterior * 20, hip + up * 5 - posterior * 32 + medial * 5,
-                     hip * 0.5 + knee * 0.5 + medial * 30 - posterior * 8, knee + up * 60 + medial * 18 + posterior * 18,
-                     knee + posterior * 38, knee * 0.7 + ankle * 0.3 + posterior * 20, ankle + posterior * 15]
+            trunk = [
+                hip + up * 110 + medial * 40 + posterior * 20,
+                hip + up * 5 - posterior * 32 + medial * 5,
+                hip * 0.5 + knee * 0.5 + medial * 30 - posterior * 8,
+                knee + up * 60 + medial * 18 + posterior * 18,
+                knee + posterior * 38,
+                knee * 0.7 + ankle * 0.3 + posterior * 20,
+                ankle + posterior * 15,
+            ]
             for kind, (shift, radius) in enumerate([((0, 0, 0), 3.6), ((7, 5, 0), 4.6), ((-12, 12, 0), 2.0)]):
                 points = np.array(trunk) + np.array(shift) + offset
                 lines.append((self._vector(points), radius * self._rng.uniform(0.8, 1.25), kind != 1))
@@ -355,7 +391,10 @@ class Painter:
         shaft_top = hip + lateral * 1.9 * r - up * 1.2 * r
         head = self._vector(hip)
         if t.metal == "nail":
-            rods = [(shaft_top + up * 25, knee * 0.75 + shaft_top * 0.25, 5.5), (shaft_top - up * 10, hip + up * 4, 4.5)]
+            rods = [
+                (shaft_top + up * 25, knee * 0.75 + shaft_top * 0.25, 5.5),
+                (shaft_top - up * 10, hip + up * 4, 4.5),
+            ]
         elif t.metal == "plate":
             side = lateral * 20
             rods = [(knee + side * 2 + up * 20, knee * 0.45 + shaft_top * 0.55 + side, 3.0)]
@@ -364,7 +403,10 @@ class Painter:
             rods = [(shaft_top - up * 20 + posterior * s, hip + posterior * s, 3.5) for s in (-8, 0, 8)]
         else:
             rods = [(shaft_top + up * 5, shaft_top * 0.68 + knee * 0.32, 6.5), (shaft_top + up * 5, hip, 6.0)]
-        out = [(_capsule(points, self._vector(a), self._vector(b), radius, radius), 3000.0) for a, b, radius in rods]
+        out = [
+            (_capsule(points, self._vector(a), self._vector(b), radius, radius), 3000.0)
+            for a, b, radius in rods
+        ]
         if t.metal == "stem":
             out.append(((points - head).norm(dim=-1) - 0.75 * r, 3000.0))
             cup = ((points - head).norm(dim=-1) - 1.12 * r).abs() - 2.0
@@ -385,17 +427,26 @@ class Painter:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self.device)
 
     def _points(self, grid: Grid):
-        return self._lattice(grid, [torch.arange(n, device=self.device, dtype=torch.float32) for n in grid.shape])
+        return self._lattice(
+            grid, [torch.arange(n, device=self.device, dtype=torch.float32) for n in grid.shape]
+        )
 
     def _coarse_points(self, grid: Grid):
-        axes = [torch.linspace(0, max(n - 1, 0), max(2, -(-n // COARSE) + 1), device=self.device) for n in grid.shape]
+        axes = [
+            torch.linspace(0, max(n - 1, 0), max(2, -(-n // COARSE) + 1), device=self.device)
+            for n in grid.shape
+        ]
         return self._lattice(grid, axes)
 
     def _lattice(self, grid: Grid, axes):
         matrix = self._vector(grid.ijk_to_lps())
         k, j, i = axes
-        return (matrix[:3, 3] + i[None, None, :, None] * matrix[:3, 0] + j[None, :, None, None] * matrix[:3, 1]
-                + k[:, None, None, None] * matrix[:3, 2])
+        return (
+            matrix[:3, 3]
+            + i[None, None, :, None] * matrix[:3, 0]
+            + j[None, :, None, None] * matrix[:3, 1]
+            + k[:, None, None, None] * matrix[:3, 2]
+        )
 
     def _noise(self, points, wavelength_mm, channel: int):
         """Smooth noise of about unit variance at points (..., 3), fixed in the patient."""
@@ -407,7 +458,9 @@ class Painter:
     def _texture(self, shape, grain_mm: float, voxel_mm: float):
         """Random texture of unit variance with the given grain; new at each call."""
         step = max(1, round(grain_mm / voxel_mm))
-        small = torch.randn([1, 1] + [-(-n // step) + 1 for n in shape], generator=self._generator(shape), device=self.device)
+        small = torch.randn(
+            [1, 1] + [-(-n // step) + 1 for n in shape], generator=self._generator(shape), device=self.device
+        )
         if step == 1:
             return small[0, 0, : shape[0], : shape[1], : shape[2]]
         large = F.interpolate(small, size=shape, mode="trilinear", align_corners=True)[0, 0]
@@ -421,7 +474,9 @@ class Painter:
 def _enlarge(coarse, shape):
     """Trilinear interpolation of a coarse (k, j, i) or (k, j, i, 3) field to `shape`."""
     if coarse.ndim == 4:
-        large = F.interpolate(coarse.permute(3, 0, 1, 2)[None], size=shape, mode="trilinear", align_corners=True)
+        large = F.interpolate(
+            coarse.permute(3, 0, 1, 2)[None], size=shape, mode="trilinear", align_corners=True
+        )
         return large[0].permute(1, 2, 3, 0)
     return F.interpolate(coarse[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
 

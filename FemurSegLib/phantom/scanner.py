@@ -94,7 +94,9 @@ def _metal_streaks(metal, spacing_mm, generator) -> torch.Tensor:
     angle = torch.atan2(y, x) / (2 * np.pi) + 0.5
     rays = torch.randn((1, 1, slices, 49), generator=generator, device=device)
     rays[..., -1] = rays[..., 0]
-    at = torch.stack([angle * 2 - 1, torch.linspace(-1, 1, slices, device=device)[:, None, None].expand_as(angle)], -1)
+    at = torch.stack(
+        [angle * 2 - 1, torch.linspace(-1, 1, slices, device=device)[:, None, None].expand_as(angle)], -1
+    )
     pattern = F.grid_sample(rays, at.reshape(1, slices, -1, 2), align_corners=True).reshape(metal.shape)
     radius = torch.hypot(x, y)
     return 420 * pattern * torch.exp(-radius / 45) * (amount > 0)[:, None, None] * (~metal)

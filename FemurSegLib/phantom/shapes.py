@@ -18,7 +18,15 @@ from FemurSegLib.errors import InputError
 from FemurSegLib.phantom.distance import DistanceField, distance_field
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
-FIELD_SPACING_MM = {"femur": 1.0, "hip": 1.2, "sacrum": 1.5, "tibia": 1.2, "fibula": 1.2, "patella": 1.0, "foot": 1.5}
+FIELD_SPACING_MM = {
+    "femur": 1.0,
+    "hip": 1.2,
+    "sacrum": 1.5,
+    "tibia": 1.2,
+    "fibula": 1.2,
+    "patella": 1.0,
+    "foot": 1.5,
+}
 DISTAL_MM = 35.0
 """Height of the block of femur above its lowest point from which the knee's frame is taken."""
 CACHE_VERSION = 1
@@ -101,7 +109,9 @@ def _femur_frame(vertices: np.ndarray, head_mm: np.ndarray, head_radius_mm: floa
     left = _unit(left - (left @ up) * up)
     left = left * np.sign(left[0])
     posterior = np.cross(up, left)  # LPS is right-handed: left x posterior = superior
-    return FemurFrame(np.asarray(head_mm, float), float(head_radius_mm), knee, np.stack([left, posterior, up]))
+    return FemurFrame(
+        np.asarray(head_mm, float), float(head_radius_mm), knee, np.stack([left, posterior, up])
+    )
 
 
 def _meshes(shapes: Path, name: str) -> tuple[dict, dict]:
@@ -109,8 +119,13 @@ def _meshes(shapes: Path, name: str) -> tuple[dict, dict]:
         return _llp26_sample(shapes / "llp26_left_limb.npz", int(name.split("-")[1]))
     path = shapes / "vsd" / f"{name}.npz"
     if not path.exists():
-        raise InputError(f"No bone shapes of '{name}' in {shapes}.", "Give the folder that holds vsd/ and llp26_left_limb.npz.")
-    wanted = {f"{s}_{b}" for s in ("left", "right") for b in ("femur", "hip", "tibia", "fibula", "patella")} | {"sacrum"}
+        raise InputError(
+            f"No bone shapes of '{name}' in {shapes}.",
+            "Give the folder that holds vsd/ and llp26_left_limb.npz.",
+        )
+    wanted = {
+        f"{s}_{b}" for s in ("left", "right") for b in ("femur", "hip", "tibia", "fibula", "patella")
+    } | {"sacrum"}
     feet = ("talus", "calcaneus", "tarsals", "metatarsals", "phalanges")
     meshes: dict[str, tuple] = {}
     with np.load(path) as file:
@@ -124,7 +139,8 @@ def _meshes(shapes: Path, name: str) -> tuple[dict, dict]:
                 meshes[foot] = _join(meshes[foot], mesh) if foot in meshes else mesh
     facts = json.loads((shapes / "manifest.json").read_text())["vsd_train"][name]["femur"]
     heads = {
-        bone.split("_")[0]: (np.array(f["head_center_ras"]) * RAS_TO_LPS, f["head_radius_mm"]) for bone, f in facts.items()
+        bone.split("_")[0]: (np.array(f["head_center_ras"]) * RAS_TO_LPS, f["head_radius_mm"])
+        for bone, f in facts.items()
     }
     hips = {side: head[0] for side, head in heads.items()}
     return meshes, {"heads": heads, "hips": hips}
@@ -133,7 +149,9 @@ def _meshes(shapes: Path, name: str) -> tuple[dict, dict]:
 def _llp26_sample(path: Path, seed: int) -> tuple[dict, dict]:
     """x = mean + sum_k b_k sd_k modes_k, b_k ~ N(0, 1) clipped at 2, then a random size of 0.9 to 1.15."""
     if not path.exists():
-        raise InputError(f"The shape model {path} is not there.", "Give the folder that holds llp26_left_limb.npz.")
+        raise InputError(
+            f"The shape model {path} is not there.", "Give the folder that holds llp26_left_limb.npz."
+        )
     rng = np.random.default_rng(seed)
     with np.load(path) as model:
         weights = np.clip(rng.standard_normal(25), -2, 2) * model["sd"]
@@ -172,7 +190,9 @@ def _write(path: Path, person: Person) -> None:
         arrays[f"field/{bone}"] = field.distance
         arrays[f"place/{bone}"] = np.r_[field.origin_mm, field.spacing_mm]
     for side, frame in person.frames.items():
-        arrays[f"frame/{side}"] = np.r_[frame.head_mm, frame.head_radius_mm, frame.knee_mm, frame.axes.ravel()]
+        arrays[f"frame/{side}"] = np.r_[
+            frame.head_mm, frame.head_radius_mm, frame.knee_mm, frame.axes.ravel()
+        ]
     arrays |= {f"hip/{side}": center for side, center in person.hip_centers_mm.items()}
     arrays |= {f"plateau/{side}": points for side, points in person.plateaus_mm.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,9 +203,15 @@ def _write(path: Path, person: Person) -> None:
 
 def _read(path: Path, name: str) -> Person:
     with np.load(path) as file:
-        part = {kind: {k.split("/")[1]: file[k] for k in file.files if k.startswith(kind + "/")}
-                for kind in ("field", "place", "frame", "hip", "plateau")}
-    fields = {bone: DistanceField(d, part["place"][bone][:3], float(part["place"][bone][3]))
-              for bone, d in part["field"].items()}
-    frames = {side: FemurFrame(v[:3], float(v[3]), v[4:7], v[7:].reshape(3, 3)) for side, v in part["frame"].items()}
+        part = {
+            kind: {k.split("/")[1]: file[k] for k in file.files if k.startswith(kind + "/")}
+            for kind in ("field", "place", "frame", "hip", "plateau")
+        }
+    fields = {
+        bone: DistanceField(d, part["place"][bone][:3], float(part["place"][bone][3]))
+        for bone, d in part["field"].items()
+    }
+    frames = {
+        side: FemurFrame(v[:3], float(v[3]), v[4:7], v[7:].reshape(3, 3)) for side, v in part["frame"].items()
+    }
     return Person(name, fields, frames, part["hip"], part["plateau"])

@@ -81,7 +81,9 @@ class _Mixture(torch.utils.data.IterableDataset):
         rng = np.random.default_rng(seed)
         sources = []
         if s.people:
-            sources.append(PhantomSource(s.shapes, s.people, s.cache, s.patch).stream(int(rng.integers(2**31))))
+            sources.append(
+                PhantomSource(s.shapes, s.people, s.cache, s.patch).stream(int(rng.integers(2**31)))
+            )
         if s.cases:
             sources.append(RealSource(list(s.cases), s.patch).stream(int(rng.integers(2**31))))
         share = s.real_share if len(sources) == 2 else 0.0
@@ -110,8 +112,12 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
     if step == 0:
         averaged.load_state_dict(network.state_dict())
     loader = torch.utils.data.DataLoader(
-        _Mixture(settings, step), batch_size=settings.batch, num_workers=settings.workers,
-        prefetch_factor=4 if settings.workers else None, pin_memory=device.type == "cuda")
+        _Mixture(settings, step),
+        batch_size=settings.batch,
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+        pin_memory=device.type == "cuda",
+    )
     (out / "settings.json").write_text(json.dumps(asdict(settings), default=str, indent=1))
     mixed = _mixed_precision(settings.precision, device)
     begun, recent, tick = time.monotonic(), [], time.monotonic()
@@ -119,7 +125,9 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
     for image, label in loader:
         if step >= settings.steps or time.monotonic() - begun > settings.minutes * 60:
             break
-        image = image.to(device, torch.float32, non_blocking=True).contiguous(memory_format=torch.channels_last_3d)
+        image = image.to(device, torch.float32, non_blocking=True).contiguous(
+            memory_format=torch.channels_last_3d
+        )
         label = label.to(device, non_blocking=True)
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(settings, step)
@@ -134,8 +142,11 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
         _average(averaged, network, min(settings.averaging, (step + 1) / (step + 10)))
         recent.append(float(loss.detach()))
         if step % 20 == 0:
-            line = {"step": step, "loss": round(sum(recent) / len(recent), 4),
-                    "seconds_per_step": round((time.monotonic() - tick) / len(recent), 3)}
+            line = {
+                "step": step,
+                "loss": round(sum(recent) / len(recent), 4),
+                "seconds_per_step": round((time.monotonic() - tick) / len(recent), 3),
+            }
             recent, tick = [], time.monotonic()
             with open(out / "curve.jsonl", "a") as curve:
                 curve.write(json.dumps(line) + "\n")
@@ -189,8 +200,12 @@ def _resume(path: Path, network, averaged, optimizer, device) -> int:
 def _save(out: Path, network, averaged, optimizer, step: int) -> None:
     from safetensors.torch import save_file
 
-    kept = {"network": network.state_dict(), "averaged": averaged.state_dict(),
-            "optimizer": optimizer.state_dict(), "step": step}
+    kept = {
+        "network": network.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+    }
     partial = out / "checkpoint.partial"
     torch.save(kept, partial)
     partial.replace(out / "checkpoint.pt")
