@@ -65,7 +65,7 @@ def find_cases(*places, unlabelled: bool = False) -> list[Case]:
     if not cases:
         raise InputError(
             f"There are no {'' if unlabelled else 'labelled '}cases in {', '.join(map(str, places))}.",
-            f"A case is NAME{CT_END}.nii.gz with NAME{LABELS_END}.nii.gz, or a line (ct, labels) of a CSV list.",
+            f"A case is NAME{CT_END}.nii.gz with NAME{LABELS_END}.nii.gz, or a line of a CSV list.",
         )
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
