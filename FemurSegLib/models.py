@@ -3,8 +3,8 @@
     models.find("segmenter", "segresnet").name          # which weights for a task
     tensors = models.load_tensors("segmenter_segresnet")  # checked, float32
 
-The table is `models.json` in the models folder. Files are safetensors, that is, tensors only; no pickle is ever
-opened. Nothing is fetched.
+The table is `models.json` in the models folder. Files are safetensors, that is, tensors only; no pickle is
+ever opened. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REINSTALL = "Install FemurSeg again, or name a folder with weights in FEMURSEG_
 
 @dataclass(frozen=True)
 class Model:
-    """One set of weights. `path` and `card` are absolute; `card` is the page that says what it was made from."""
+    """One set of weights. `path` and `card` are absolute; the card says what the weights were made from."""
 
     name: str
     kind: str
@@ -125,10 +125,10 @@ def export_weights(
     folder: Path | str | None = None,
     card: str | None = None,
 ) -> Path:
-    """Write `name`.safetensors in half precision and enter it in the manifest; both appear whole or not at all.
+    """Write `name`.safetensors in half precision and enter it in the manifest, each whole or not at all.
 
-    A tensor that half precision cannot hold stays float32; integers stay as they are. `card` is the name of a file in
-    `folder`, `name`.md unless given. Without `folder`, that of this installation.
+    A tensor that half precision cannot hold stays float32; integers stay as they are. `card` is the name of a
+    file in `folder`, `name`.md unless given. Without `folder`, `Resources/Models` beside the package.
     """
     from safetensors.torch import save
 
@@ -166,7 +166,9 @@ def _model(folder: Path, name: str, entry: dict) -> Model:
 def _named(name: str, folder) -> Model:
     models = table(folder)
     if name not in models:
-        raise ModelError(f"There are no weights called '{name}'.", f"There are: {', '.join(models) or 'none'}.")
+        raise ModelError(
+            f"There are no weights called '{name}'.", f"There are: {', '.join(models) or 'none'}."
+        )
     return models[name]
 
 
@@ -176,7 +178,9 @@ def _checked_bytes(model: Model) -> bytes:
     except OSError as error:
         raise ModelError(f"The weights {model.path} could not be read.", _REINSTALL) from error
     if hashlib.sha256(data).hexdigest() != model.sha256:
-        raise ModelError(f"The weights {model.path} are damaged or not the ones expected (SHA-256).", _REINSTALL)
+        raise ModelError(
+            f"The weights {model.path} are damaged or not the ones expected (SHA-256).", _REINSTALL
+        )
     return data
 
 

@@ -1,9 +1,9 @@
 """Events of a run: dictionaries that a front end shows, the same in Python and as one JSON line each.
 
-    {"event": "progress", "stage": "segment", "fraction": 0.4, "message": "Segmenting the right femur"}
-    {"event": "warning", "code": "femur_cut", "message": "...", "side": "right_femur"}
-    {"event": "result", "folder": "..."}
-    {"event": "error", "code": "bad_input", "message": "...", "hint": "...", "exit_code": 3}
+{"event": "progress", "stage": "segment", "fraction": 0.4, "message": "Segmenting the right femur"}
+{"event": "warning", "code": "femur_cut", "message": "...", "side": "right_femur"}
+{"event": "result", "folder": "..."}
+{"event": "error", "code": "bad_input", "message": "...", "hint": "...", "exit_code": 3}
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def progress(stage: str, part: float = 0.0, message: str = "") -> Event:
     at = list(STAGES).index(stage)
     fraction = starts[at] + min(max(part, 0.0), 1.0) * (starts[at + 1] - starts[at])
     return {
-        "event": "progress", "stage": stage, "fraction": round(fraction, 4), "message": message or STAGES[stage][1],
+        "event": "progress",
+        "stage": stage,
+        "fraction": round(fraction, 4),
+        "message": message or STAGES[stage][1],
     }
 
 

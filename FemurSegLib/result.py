@@ -83,13 +83,13 @@ class Result:
     document: dict
 
     def file(self, key: str) -> Path | None:
-        """Path of a file by its key in FILES; None if this result has none, as the STL of a femur not found."""
+        """Path of a file by its key in FILES; None if this result has none (a femur not found)."""
         name = self.document["files"].get(key)
         return self.folder / name if name else None
 
 
 def check_folder(folder: Path | str) -> Path:
-    """The absolute path of a folder that a result may be written to. Raises OutputError before any work is done.
+    """The absolute path of a folder that a result may be written to. Raises OutputError, before any work.
 
     Allowed: a path where nothing is, an empty folder, and an earlier result with no other files in it.
     """
@@ -97,7 +97,9 @@ def check_folder(folder: Path | str) -> Path:
     try:
         if folder.exists():
             if not folder.is_dir():
-                raise OutputError(f"{folder} is a file, not a folder.", "Choose another folder for the result.")
+                raise OutputError(
+                    f"{folder} is a file, not a folder.", "Choose another folder for the result."
+                )
             names = {entry.name for entry in folder.iterdir()} - _OF_THE_SYSTEM
             strange = sorted(names - {DOCUMENT, *FILES.values()})
             if strange:
@@ -128,11 +130,11 @@ def write_result(
     started: float | None = None,
     listener: progress.Listener = progress.ignore,
 ) -> Path:
-    """Write a result folder and return its absolute path. Raises OutputError; then nothing has changed on disk.
+    """Write a result folder and return its absolute path. Raises OutputError; then nothing changed on disk.
 
-    Everything is written to a hidden folder beside it, which takes its place at the end. An earlier result is
-    replaced, anything else is refused (`check_folder`). `source` is the CT's path, for the record. `started` is
-    `time.perf_counter()` at the start of the run; without it the total is the sum of the stages.
+    Everything is written to a hidden folder beside it, which takes its place at the end. An earlier result
+    is replaced, anything else is refused (`check_folder`). `source` is the CT's path, for the record.
+    `started` is `time.perf_counter()` at the start of the run; without it the total is the sum of the stages.
     """
     folder = check_folder(folder)
     made = [place for place in (folder.parent, *folder.parent.parents) if not place.exists()]
@@ -295,7 +297,7 @@ def _slicer_metadata(extents: dict) -> dict[str, str]:
 
 
 def _boxes(segmentation: Segmentation) -> dict[str, dict[str, Detection | None]]:
-    """By side and view, the detection that its region was made from (the fusion may have overruled its side)."""
+    """By side and view, the detection that the region was made from (fusion may have overruled its side)."""
     boxes = {side: {r.view: None for r in segmentation.radiographs} for side in sides.SIDES}
     for side, region in segmentation.localization.regions.items():
         edges = dict(zip("ijk", zip(region.lower_ijk, region.upper_ijk, strict=True), strict=True))
@@ -304,7 +306,9 @@ def _boxes(segmentation: Segmentation) -> dict[str, dict[str, Detection | None]]
                 continue
             shadow = radiograph.voxels_to_box(edges)
             detections = segmentation.localization.detections.get(radiograph.view, [])
-            boxes[side][radiograph.view] = max(detections, key=lambda d: (_overlap(d.box, shadow), d.score), default=None)
+            boxes[side][radiograph.view] = max(
+                detections, key=lambda d: (_overlap(d.box, shadow), d.score), default=None
+            )
     return boxes
 
 
@@ -432,9 +436,13 @@ def _take_place(partial: Path, folder: Path) -> None:
 
 def _output_error(error: OSError, folder: Path) -> OutputError:
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return OutputError(f"There is not enough space to write {folder}.", "Free some space or choose another disk.")
+        return OutputError(
+            f"There is not enough space to write {folder}.", "Free some space or choose another disk."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{folder} may not be written.", "Choose a place where you may write.")
     if error.errno in (errno.EBUSY, errno.EXDEV):
         return OutputError(f"{folder} is in use or a mounted disk.", "Choose a folder inside it.")
-    return OutputError(f"{folder} could not be written ({error.strerror or error}).", "Choose another folder.")
+    return OutputError(
+        f"{folder} could not be written ({error.strerror or error}).", "Choose another folder."
+    )

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 SMOOTHING_ITERATIONS = 30
 SMOOTHING_PASS_BAND = 0.01
-"""Of the windowed sinc filter (Taubin, Zhang & Golub 1996), which takes the steps of the voxels away without the
-shrinkage of Laplacian smoothing. Smaller is smoother."""
+"""Of the windowed sinc filter (Taubin, Zhang & Golub 1996), which takes the steps of the voxels away without
+the shrinkage of Laplacian smoothing. Smaller is smoother."""
 
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
@@ -41,8 +41,8 @@ def bounds(labels: np.ndarray, label: int) -> tuple[slice, slice, slice] | None:
 def surface_of(labels: np.ndarray, grid: Grid, label: int) -> vtkPolyData:
     """Closed triangle surface of one label, normals outward, points in LPS mm; empty if the label is absent.
 
-    `labels` is (k, j, i) uint8 on `grid`, which may be oblique, left-handed and anisotropic. A bone cut by the edge of
-    the volume is closed there with a flat face.
+    `labels` is (k, j, i) uint8 on `grid`, which may be oblique, left-handed and anisotropic. A bone cut by
+    the edge of the volume is closed there with a flat face.
     """
     box = bounds(labels, label)
     if box is None:
@@ -97,7 +97,7 @@ def length_mm(surface: vtkPolyData) -> float:
 
 
 def write_stl(path: Path | str, surface: vtkPolyData, name: str = "") -> None:
-    """Write a binary STL in LPS mm, which its header says (`SPACE=LPS`, as 3D Slicer reads it). Raises OSError."""
+    """Write a binary STL in LPS mm, as its header says in the way 3D Slicer does. Raises OSError."""
     corners = points_of(surface)[triangles_of(surface)]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)

@@ -22,7 +22,7 @@ RADII_MM = (14.0, 16.0, 45.0)
 
 
 def oblique_grid(left_handed: bool = True) -> Grid:
-    """Anisotropic, turned by 0.2 rad about the body, j running forwards; k upwards, or downwards if right-handed."""
+    """Anisotropic, turned by 0.2 rad about the body, j forwards; k upwards, or downwards if right-handed."""
     c, s = np.cos(0.2), np.sin(0.2)
     direction = np.array(((c, s, 0), (s, -c, 0), (0, 0, 1.0 if left_handed else -1.0)))
     grid = Grid((60, 70, 140), (1.1, 1.3, 2.0), (0, 0, 0), direction)
@@ -47,7 +47,7 @@ def two_femora(present=sides.SIDES, grid: Grid | None = None) -> tuple[Volume, n
 
 
 def segmented(volume: Volume, labels: np.ndarray) -> Segmentation:
-    """What the pipeline would return for a CT if its networks were right: real radiographs, boxes and regions."""
+    """What the pipeline would return if its networks were right: real radiographs, boxes and regions."""
     oriented = Volume(labels, volume.grid).oriented().voxels
     radiographs = make_radiographs(volume.oriented())
     detections = {"coronal": [], "axial": []}

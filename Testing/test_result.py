@@ -75,8 +75,15 @@ def test_slicer_finds_two_named_coloured_and_coded_segments(written, example):
     image = sitk.ReadImage(str(written.file("segmentation")))
     assert image.GetMetaData("Segmentation_MasterRepresentation") == "Binary labelmap"
     for number, side in enumerate(sides.SIDES):
-        meta = {key: image.GetMetaData(f"Segment{number}_{key}") for key in ("ID", "Name", "LabelValue", "Layer")}
-        expected = {"ID": side, "Name": sides.DISPLAY_NAMES[side], "LabelValue": str(sides.LABELS[side]), "Layer": "0"}
+        meta = {
+            key: image.GetMetaData(f"Segment{number}_{key}") for key in ("ID", "Name", "LabelValue", "Layer")
+        }
+        expected = {
+            "ID": side,
+            "Name": sides.DISPLAY_NAMES[side],
+            "LabelValue": str(sides.LABELS[side]),
+            "Layer": "0",
+        }
         assert meta == expected
         color = [float(channel) for channel in image.GetMetaData(f"Segment{number}_Color").split()]
         assert color == pytest.approx(sides.COLORS[side], abs=1e-6)
@@ -153,7 +160,9 @@ def test_the_overview_has_no_holes_in_a_bone(example):
     row = bone[bone.shape[0] // 2]
     starts = np.flatnonzero(np.diff(row.astype(int)) == 1)
     widths = np.flatnonzero(np.diff(row.astype(int)) == -1) - starts[: (np.diff(row.astype(int)) == -1).sum()]
-    assert (widths > 60).sum() == 4  # two bones from the front, one in each of the other two; the rest is letters
+    assert (
+        widths > 60
+    ).sum() == 4  # two bones from the front, one in each of the other two; the rest is letters
 
 
 def test_a_femur_that_is_not_there_is_said_to_be_so(tmp_path):
@@ -172,7 +181,9 @@ def test_a_femur_that_is_not_there_is_said_to_be_so(tmp_path):
 def test_a_box_whose_side_was_overruled_is_shown_with_the_side_that_counts(example):
     swapped = segmented(*two_femora())
     for detections in swapped.localization.detections.values():
-        detections[:] = [type(d)(sides.LEFT if d.side == sides.RIGHT else sides.RIGHT, d.score, d.box) for d in detections]
+        detections[:] = [
+            type(d)(sides.LEFT if d.side == sides.RIGHT else sides.RIGHT, d.score, d.box) for d in detections
+        ]
     for side in sides.SIDES:
         for view in ("coronal", "axial"):
             assert result._boxes(swapped)[side][view].box == result._boxes(example)[side][view].box
@@ -183,7 +194,9 @@ def test_reading_a_result_needs_neither_torch_nor_vtk_nor_simpleitk(written):
         "import sys; from FemurSegLib.result import read_result; read_result(sys.argv[1]);"
         "print([m for m in ('torch', 'vtkmodules', 'SimpleITK', 'PIL', 'numpy') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code, written.folder], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code, written.folder], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "[]"
 
 
@@ -198,7 +211,9 @@ def test_a_folder_that_is_no_result_cannot_be_read(tmp_path):
 def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it():
     large = np.ones(300_000_000, np.uint8)
     code = "from FemurSegLib.result import peak_memory_gb; print(peak_memory_gb())"
-    peak = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    peak = float(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    )
     assert 0 < peak < 0.2
     assert result.peak_memory_gb() > large.nbytes / 1e9
 
@@ -247,7 +262,9 @@ def file_in_its_place(folder):
     folder.write_text("not a folder")
 
 
-@pytest.mark.parametrize("prepare", [foreign_file, foreign_json, note_in_an_earlier_result, file_in_its_place])
+@pytest.mark.parametrize(
+    "prepare", [foreign_file, foreign_json, note_in_an_earlier_result, file_in_its_place]
+)
 def test_what_is_not_a_result_is_refused_and_left_alone(tmp_path, example, prepare):
     prepare(tmp_path / "out")
     before = everything_below(tmp_path)
@@ -323,7 +340,8 @@ from FemurSegLib.errors import OutputError
 import numpy as np
 volume, labels = two_femora()
 segmentation = segmented(volume, labels)
-segmentation.labels = np.where(labels, labels, np.random.default_rng(0).integers(0, 2, labels.shape) * 9).astype("u1")
+noise = np.random.default_rng(0).integers(0, 2, labels.shape) * 9
+segmentation.labels = np.where(labels, labels, noise).astype(np.uint8)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]) * 1024,) * 2)
 try:
@@ -332,7 +350,10 @@ except OutputError as error:
     print("refused:", error)
 """
     run = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "out", str(limit_kb)], capture_output=True, text=True, cwd=os.getcwd()
+        [sys.executable, "-c", code, tmp_path / "out", str(limit_kb)],
+        capture_output=True,
+        text=True,
+        cwd=os.getcwd(),
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("refused:")

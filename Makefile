@@ -1,0 +1,53 @@
+# make install    an environment of its own in .venv
+# make demo       segment a CT:  make demo CT=leg.nii.gz OUT=result
+# make test       all tests:     make test ARGS="-k surface"
+# make benchmark  times, beside the naive way
+# make clean      remove the environment and what the others made
+
+VENV := .venv
+CT ?= Resources/SampleData/sample_ct.nii.gz
+OUT ?= demo
+ARGS ?=
+TORCH := torch==2.13.0
+TORCHVISION := torchvision==0.28.0
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+
+# The first Python from 3.10 to 3.12 that really runs; name another with `make PYTHON=...`.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& { echo $$python; break; }; done)
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip install -qq --disable-pip-version-check
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test benchmark clean
+
+install: $(STAMP)
+
+$(STAMP): $(wildcard requirements/*.txt) pyproject.toml
+	@test -n "$(PYTHON)" || { echo "FemurSeg needs Python 3.10, 3.11 or 3.12; name one: make PYTHON=..."; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON) ..."
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@# With a GPU torch comes as it is on PyPI. Without, the much smaller CPU build is tried first.
+	@if nvidia-smi >/dev/null 2>&1; then $(PIP) $(TORCH) $(TORCHVISION); \
+	else $(PIP) --timeout 5 --retries 0 --index-url $(CPU_WHEELS) $(TORCH) $(TORCHVISION) 2>/dev/null \
+	|| $(PIP) $(TORCH); fi
+	@$(PIP) -r requirements/base.txt -r requirements/dev.txt
+	@$(PIP) --no-deps -r requirements/no-deps.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)
+	$(VENV)/bin/femurseg segment "$(CT)" --out "$(OUT)"
+	@echo "See $(OUT)/overview.png, $(OUT)/coronal.png, $(OUT)/axial.png and $(OUT)/result.json."
+
+test: $(STAMP)
+	@$(RUN) -m pytest $(ARGS)
+
+benchmark: $(STAMP)
+	@for script in Testing/benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script" || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache
+	find FemurSegLib FemurSeg Testing -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
