@@ -24,6 +24,8 @@ from . import __version__, progress, sides
 from .errors import CancelledError, FemurSegError, MemoryExhaustedError
 
 ROOMS = ("training", "evaluation", "phantom")
+HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
+"""Pages whose libraries take seconds to load."""
 SIDE_CHOICES = {"both": sides.SIDES, "right": (sides.RIGHT,), "left": (sides.LEFT,)}
 
 
@@ -72,7 +74,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     report(progress.progress("read"))
     # Loading the networks' libraries takes as long as reading a large CT; both are done at once. Python waits
     # for the thread at exit, so it is never cut off in the middle.
-    loading = threading.Thread(target=_load_quietly, args=(f"{__package__}.pipeline",))
+    loading = threading.Thread(target=_load_quietly, args=(HEAVY,))
     from .volume import read_ct
 
     loading.start()
@@ -86,7 +88,9 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     segmentation = pipeline.segment_femurs(
         volume, device=args.device, sides=SIDE_CHOICES[args.side], network=args.network, progress=report
     )
-    segmentation.seconds = seconds | segmentation.seconds
+    for stage, value in segmentation.seconds.items():
+        seconds[stage] = seconds.get(stage, 0) + value
+    segmentation.seconds = seconds
     folder = write_result(
         args.out, segmentation, source=os.path.abspath(args.ct), started=started, listener=report
     )
@@ -149,10 +153,11 @@ def _in_room(args, stdout) -> int:
         return args.run(args) or 0
 
 
-def _load_quietly(module: str) -> None:
-    """Import ahead of need; what is wrong shows when the module is imported in earnest."""
-    with contextlib.suppress(Exception):
-        importlib.import_module(module)
+def _load_quietly(pages: tuple[str, ...]) -> None:
+    """Import ahead of need; what is wrong shows when a page is imported in earnest."""
+    for page in pages:
+        with contextlib.suppress(Exception):
+            importlib.import_module(f"{__package__}.{page}")
 
 
 # What the user sees
