@@ -7,14 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from FemurSegLib.phantom.anatomy import Anatomy
+from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import Scanner, sample_scanner, scan
+from FemurSegLib.phantom.shapes import Person
 from FemurSegLib.volume import Grid, Volume
 
 SLAB = 48
 FINE_MM = 1.6
 """Slices farther apart than this are painted several times and averaged, as a thick slice is."""
+
+BESIDE_MM = 130.0
+"""What a scan shows beside the joints."""
 
 FIELDS_OF_VIEW = ("legs", "femora", "hips", "knees", "thigh", "lower_leg")
 
@@ -30,16 +34,18 @@ class Phantom:
 def grid_for(anatomy: Anatomy, field_of_view: str, spacing_mm, seed: int = 0) -> Grid:
     """A scan of that part of the patient, the ends and the centre varied by `seed`.
 
-    field_of_view: `legs` (pelvis to feet), `femora` (crest to below the knee), `hips`, `knees`, `thigh` (one side,
-    cut somewhere), `lower_leg` (no femur). spacing_mm: (i, j, k). Raises ValueError for another name.
+    field_of_view: `legs` (pelvis to feet), `femora` (crest to below the knee), `hips`, `knees`, `thigh`
+    (one side, cut somewhere), `lower_leg` (no femur). spacing_mm: (i, j, k). Raises ValueError for
+    another name.
     """
     rng = np.random.default_rng([seed, 3])
     hips = np.array([leg.hip_mm for leg in anatomy.legs.values()])
     knees = np.array([leg.knee_mm for leg in anatomy.legs.values()])
     ankles = np.array([leg.ankle_mm for leg in anatomy.legs.values()])
     hip_z, knee_z, ankle_z = hips[:, 2].max(), knees[:, 2].min(), ankles[:, 2].min()
-    low, high = (corner.copy() for corner in anatomy.bounds_mm())
-    low, high = low - [60, 70, 10], high + [60, 110, 10]
+    joints = np.vstack([hips, knees, ankles] if field_of_view in ("legs", "lower_leg") else [hips, knees])
+    low, high = joints.min(0) - BESIDE_MM, joints.max(0) + BESIDE_MM
+    low[2] = anatomy.bounds_mm()[0][2] - 10
     if field_of_view == "legs":
         low[2] = rng.choice([low[2], rng.uniform(ankle_z - 40, ankle_z + 120)])
         high[2] = hip_z + rng.uniform(35, 240)
@@ -68,20 +74,40 @@ def grid_for(anatomy: Anatomy, field_of_view: str, spacing_mm, seed: int = 0) ->
     return Grid(tuple(int(n) for n in size[::-1]), tuple(spacing), tuple(low), np.eye(3))
 
 
+def of_size(grid: Grid, columns: int | None = None, slices: int | None = None) -> Grid:
+    """The grid with that many columns and rows, and slices, about the same centre; None keeps what there
+    is."""
+    size = np.array(grid.shape[::-1])
+    wanted = np.array([columns or size[0], columns or size[1], slices or size[2]])
+    return replace(grid, shape=tuple(wanted[::-1]), origin_mm=tuple(grid.lps((size - wanted) / 2)))
+
+
+def sample_phantom(people: list[Person], feet: Person, seed: int, field_of_view: str = "legs",
+                   spacing_mm=(0.8, 0.8, 0.8), columns: int | None = None, slices: int | None = None,
+                   device="cpu") -> Phantom:
+    """A scan of a random patient made of the bones of one of `people`; everything follows from `seed`.
+
+    columns, slices: the size of the scan, about the centre of the field of view (512 columns are 512 x 512).
+    """
+    anatomy = sample_anatomy(people, feet, seed)
+    grid = of_size(grid_for(anatomy, field_of_view, spacing_mm, seed), columns, slices)
+    return make_phantom(anatomy, grid, device)
+
+
 def make_phantom(
     anatomy: Anatomy, grid: Grid, device="cpu", scanner: Scanner | None = None, thick_slices: bool = True
 ) -> Phantom:
     """Paints and scans `anatomy` on `grid`, slab by slab; the same anatomy and grid give the same voxels.
 
-    scanner: sampled from the anatomy's seed where not given; its slices are those of the grid. thick_slices: average
-    over the depth of a slice (a single painting is faster and does for radiographs). Memory: the int16 volume, its
-    labels and one slab.
+    scanner: sampled from the anatomy's seed where not given; its slices are those of the grid.
+    thick_slices: average over the depth of a slice (a single painting is faster and does for
+    radiographs). Memory: the int16 volume, its labels and one slab.
     """
     painter = Painter(anatomy, device)
     rng = np.random.default_rng([anatomy.seed, 4])
     spacing = np.asarray(grid.spacing_mm, float)
     scanner = replace(scanner or sample_scanner(rng), slice_mm=0.0, spacing_mm=float(spacing[2]))
-    generator = torch.Generator(device).manual_seed(anatomy.seed)
+    generator = torch.Generator(painter.device).manual_seed(anatomy.seed)
     ct = np.empty(grid.shape, np.int16)
     labels = np.zeros(grid.shape, np.uint8)
     # An odd number, so that one painting lies in the middle of the slice: there the labels are exact.

@@ -1,4 +1,5 @@
-"""A bone as a signed distance field: quick to place in any pose and to paint on any grid, with no mesh library."""
+"""A bone as a signed distance field: quick to place in any pose and to paint on any grid, with no mesh
+library."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ BAND_MM = 4.0
 class DistanceField:
     """Signed distance to a closed surface, negative inside.
 
-    distance: int8 (z, y, x) in units of 0.1 mm; origin_mm: LPS (x, y, z) of element [0, 0, 0]; spacing_mm: isotropic.
+    distance: int8 (z, y, x) in units of 0.1 mm; origin_mm: LPS (x, y, z) of element [0, 0, 0];
+    spacing_mm: isotropic.
     """
 
     distance: np.ndarray
@@ -41,9 +43,9 @@ class DistanceField:
 def distance_field(vertices_mm: np.ndarray, faces: np.ndarray, spacing_mm: float = 1.0) -> DistanceField:
     """Signed distance of a closed triangle mesh (LPS mm, faces outward).
 
-    Inside and outside come from a scan conversion. Within `BAND_MM` of the surface the distance is the one to the
-    tangent plane of the nearest vertex, second-order accurate in the edge length; farther off, a Euclidean
-    distance transform.
+    Inside and outside come from a scan conversion. Within `BAND_MM` of the surface the distance is the
+    one to the tangent plane of the nearest vertex, second-order accurate in the edge length; farther off,
+    a Euclidean distance transform.
     """
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree

@@ -1,8 +1,8 @@
 """Paints a patient on any grid: Hounsfield units and exact labels, in torch, on the CPU or a GPU.
 
-Values follow the real CTs of the project (fat -82 to -102 HU, muscle 38 to 56, cortex 1400 to 1550, measured as
-modes) and are spread far beyond them. The label of a voxel is the sign of the distance of its centre to the
-periosteal surface of a femur: cortex, trabecular bone and canal alike.
+Values follow the real CTs of the project (fat -82 to -102 HU, muscle 38 to 56, cortex 1400 to 1550,
+measured as modes) and are spread far beyond them. The label of a voxel is the sign of the distance of its
+centre to the periosteal surface of a femur: cortex, trabecular bone and canal alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from FemurSegLib.sides import LABELS
 from FemurSegLib.volume import Grid
 
 COARSE = 4
-"""Smooth fields (skin, septa, warps) are computed on every fourth voxel and interpolated."""
+"""Smooth fields (skin, septa, warps) are computed on every fourth voxel and interpolated. Pieces of a grid
+that start at a multiple of it have the same smooth fields as the whole."""
 FAR_MM = 12.7
 
 
@@ -90,7 +91,8 @@ def sample_tissue(seed: int) -> Tissue:
 class Painter:
     """Paints one patient; `paint` may be called for as many grids as wanted, pieces of one grid fit together.
 
-    anatomy: where the bones are. device: torch device. tissue: what they are made of (from the seed by default).
+    anatomy: where the bones are. device: torch device. tissue: what they are made of (from the seed by
+    default).
     """
 
     def __init__(self, anatomy: Anatomy, device: str | torch.device = "cpu", tissue: Tissue | None = None):
@@ -144,11 +146,11 @@ class Painter:
             hu = hu + (value - hu) * fraction
         return hu, labels
 
-    # --- bones -----------------------------------------------------------------------------------------------
+    # --- bones --------------------------------------------------------------------------------------------
 
     def _bone_distances(self, points, grid: Grid) -> dict[str, tuple]:
-        """For every bone near the grid: the block of voxels around it, and in the block its distance (mm) and the
-        height along it (0 at its lower end to 1)."""
+        """For every bone near the grid: the block of voxels around it, and in the block its distance (mm)
+        and the height along it (0 at its lower end to 1)."""
         corners = grid.lps(
             np.array(
                 [
@@ -227,7 +229,7 @@ class Painter:
         core = torch.minimum((0.5 - (d + thickness) / (voxel_mm + 0.8)).clamp(0, 1), whole)
         hu[near] = hu[near] * (1 - whole) + cortex * (whole - core) + inner * core
 
-    # --- soft tissue -----------------------------------------------------------------------------------------
+    # --- soft tissue --------------------------------------------------------------------------------------
 
     def _soft_tissue(self, coarse, points, shape):
         t = self.tissue
@@ -263,7 +265,8 @@ class Painter:
         return hu * (1 - outside) + self._surroundings(coarse, points, shape) * outside
 
     def _surroundings(self, coarse, points, shape):
-        """Air, and under the patient a table: a bent board of two skins around a light core, with a mattress."""
+        """Air, and under the patient a table: a bent board of two skins around a light core, with a
+        mattress."""
         t = self.tissue
         air = torch.full(shape, -1000.0, device=self.device)
         if not t.table:
@@ -377,7 +380,7 @@ class Painter:
         center = on_axis + away / np.linalg.norm(away) * (self.tissue.tumour_mm + 10)
         return center, float(self.tissue.tumour_mm), float(self._rng.uniform(10, 60))
 
-    # --- metal -----------------------------------------------------------------------------------------------
+    # --- metal --------------------------------------------------------------------------------------------
 
     def _metal(self, points):
         """Distances and HU of implants in and on one femur."""
@@ -421,7 +424,7 @@ class Painter:
         medial_up = (-left if side == "left" else left) * 0.7 + up * 0.7
         return (points - self._vector(leg.hip_mm)) @ self._vector(medial_up) + 1.1 * leg.head_radius_mm
 
-    # --- helpers ---------------------------------------------------------------------------------------------
+    # --- helpers ------------------------------------------------------------------------------------------
 
     def _vector(self, values) -> torch.Tensor:
         return torch.as_tensor(np.asarray(values), dtype=torch.float32, device=self.device)
@@ -433,7 +436,7 @@ class Painter:
 
     def _coarse_points(self, grid: Grid):
         axes = [
-            torch.linspace(0, max(n - 1, 0), max(2, -(-n // COARSE) + 1), device=self.device)
+            COARSE * torch.arange(-(-(n - 1) // COARSE) + 1, device=self.device, dtype=torch.float32)
             for n in grid.shape
         ]
         return self._lattice(grid, axes)
@@ -472,13 +475,13 @@ class Painter:
 
 
 def _enlarge(coarse, shape):
-    """Trilinear interpolation of a coarse (k, j, i) or (k, j, i, 3) field to `shape`."""
+    """Trilinear interpolation of a field (k, j, i) or (k, j, i, 3) on every `COARSE`th voxel to all of
+    `shape`."""
     if coarse.ndim == 4:
-        large = F.interpolate(
-            coarse.permute(3, 0, 1, 2)[None], size=shape, mode="trilinear", align_corners=True
-        )
-        return large[0].permute(1, 2, 3, 0)
-    return F.interpolate(coarse[None, None], size=shape, mode="trilinear", align_corners=True)[0, 0]
+        return torch.stack([_enlarge(part, shape) for part in coarse.unbind(-1)], -1)
+    size = [COARSE * (n - 1) + 1 for n in coarse.shape]
+    large = F.interpolate(coarse[None, None], size=size, mode="trilinear", align_corners=True)[0, 0]
+    return large[: shape[0], : shape[1], : shape[2]]
 
 
 def _smoothstep(low, high, x):
@@ -495,6 +498,6 @@ def _capsule(p, a, b, radius_a, radius_b):
 
 def _distance_to_line(p, line):
     distance = torch.full(p.shape[:-1], math.inf, device=p.device)
-    for a, b in zip(line[:-1], line[1:]):
+    for a, b in zip(line[:-1], line[1:], strict=True):
         distance = torch.minimum(distance, _capsule(p, a, b, 0.0, 0.0))
     return distance

@@ -14,10 +14,10 @@ METAL_HU = 2500.0
 
 @dataclass(frozen=True)
 class Scanner:
-    """blur_mm: standard deviation of the in-plane point spread; sharpen: overshoot of a bone kernel (0 none);
-    slice_mm: slice thickness; spacing_mm: distance of slices; noise_hu: standard deviation of fine noise, `grain_mm`
-    its correlation length; streak_hu: of the left-to-right streaks of a low dose; gain and offset_hu: calibration;
-    cupping_hu: slow shading."""
+    """blur_mm: standard deviation of the in-plane point spread; sharpen: overshoot of a bone kernel (0
+    none); slice_mm: slice thickness; spacing_mm: distance of slices; noise_hu: standard deviation of fine
+    noise, `grain_mm` its correlation length; streak_hu: of the left-to-right streaks of a low dose; gain
+    and offset_hu: calibration; cupping_hu: slow shading."""
 
     blur_mm: float
     sharpen: float

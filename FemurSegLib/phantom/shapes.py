@@ -1,4 +1,5 @@
-"""Bone shapes of people, real and sampled from a shape model, turned into distance fields and kept in a cache.
+"""Bone shapes of people, real and sampled from a shape model, turned into distance fields and kept in a
+cache.
 
 Sources (the folder is given by the user; nothing of it is shipped):
 - `vsd/*.npz`, VSDFullBodyBoneModels, 16 people, CC BY-NC-SA 4.0; Fischer, Sci Data 10, 763 (2023).
@@ -34,8 +35,8 @@ CACHE_VERSION = 1
 
 @dataclass(frozen=True)
 class FemurFrame:
-    """Landmarks of a femur, LPS mm: head centre and radius, knee centre, and axes (3, 3) whose rows are the unit
-    vectors to the patient's left, posterior and up along the mechanical axis (knee to head)."""
+    """Landmarks of a femur, LPS mm: head centre and radius, knee centre, and axes (3, 3) whose rows are
+    the unit vectors to the patient's left, posterior and up along the mechanical axis (knee to head)."""
 
     head_mm: np.ndarray
     head_radius_mm: float
@@ -49,8 +50,9 @@ class FemurFrame:
 
 @dataclass(frozen=True)
 class Person:
-    """Fields by bone name (`left_femur`, `right_hip`, `sacrum`, `left_foot`, ...), frames of the femora that are
-    there, hip joint centres by side, and the plateau points of the tibiae, all in one LPS frame."""
+    """Fields by bone name (`left_femur`, `right_hip`, `sacrum`, `left_foot`, ...), frames of the femora
+    that are there, hip joint centres by side, and the plateau points of the tibiae, all in one LPS
+    frame."""
 
     name: str
     fields: dict[str, DistanceField]
