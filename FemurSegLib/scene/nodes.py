@@ -149,6 +149,18 @@ def show_result(folder, volume, scene=None, smoothing=0.5) -> Run:
     return run
 
 
+def save_picture(radiograph, path) -> Path:
+    """Write a radiograph node as PNG, upright as in the result folder."""
+    upright = vtk.vtkImageFlip()
+    upright.SetFilteredAxis(1)
+    upright.SetInputData(radiograph.GetImageData())
+    writer = vtk.vtkPNGWriter()
+    writer.SetInputConnection(upright.GetOutputPort())
+    writer.SetFileName(str(path))
+    writer.Write()
+    return Path(path)
+
+
 class _Builder:
     def __init__(self, run: Run, result: Result, volume, smoothing: float):
         self.run, self.result, self.volume, self.smoothing = run, result, volume, smoothing
