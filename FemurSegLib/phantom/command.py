@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -35,16 +36,16 @@ def add_parser(commands) -> None:
     parser.set_defaults(run=run)
 
 
-def add_shape_options(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """--shapes, --people and --cache: which bones. Shared with the commands that paint phantoms on the
-    way."""
+def add_shape_options(parser: argparse.ArgumentParser, required: bool = False, people=()) -> None:
+    """--shapes, --people and --cache: which bones. Shared with the commands that paint phantoms."""
     parser.add_argument(
         "--shapes", type=Path, required=required, metavar="DIR",
         help="folder with bone shapes: vsd/ and llp26_left_limb.npz",
     )  # fmt: skip
     parser.add_argument(
-        "--people", "--person", type=names, default=[], metavar="NAMES",
-        help="z013,z019 (real), llp26-0:60 (samples of the shape model), in turn; default: all real ones",
+        "--people", "--person", type=names, default=list(people), metavar="NAMES",
+        help="z013,z019 (real), llp26-0:60 (samples of the shape model), in turn; "
+        f"default: {','.join(people) or 'all real ones'}",
     )  # fmt: skip
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="where shapes are kept ready for the next time (5 MB each)"
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def phantoms(shapes, people, count, seed, fields_of_view, spacing_mm, matrix=None, slices=None,
              device="auto", cache=None):  # fmt: skip
-    """Yields (name, Phantom) `count` times; person and field of view are taken in turn, seeds count up.
+    """Yields (name, Phantom) `count` times; people and fields of view are taken in turn, seeds count up.
 
     A name tells what it was made from, as `z019_legs_0007`. Raises InputError for shapes that are not there.
     """
@@ -103,7 +104,8 @@ def phantoms(shapes, people, count, seed, fields_of_view, spacing_mm, matrix=Non
         device = "cuda" if torch.cuda.is_available() else "cpu"
     feet = load_person(shapes, "z013", cache)
     for number in range(count):
-        name, field = people[number % len(people)], fields_of_view[number % len(fields_of_view)]
+        field = fields_of_view[number % len(fields_of_view)]
+        name = people[(number + number // math.lcm(len(people), len(fields_of_view))) % len(people)]
         person = load_person(shapes, name, cache)
         phantom = sample_phantom([person], feet, seed + number, field, spacing_mm, matrix, slices, device)
         yield f"{name}_{field}_{seed + number:04d}", phantom

@@ -1,0 +1,135 @@
+"""`femurseg evaluate`: the tables of Xie 2025 over labelled CTs and over phantoms of people left out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from FemurSegLib.phantom.command import FIELDS, add_shape_options, names
+
+HELD_OUT = ("z019", "z035", "z062", "z064")
+"""People whose bones no weights were trained on."""
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure results against references",
+        description="Run the whole way from CT to masks on labelled CTs and on phantoms, and print IoU, "
+        "AP and mAP of the boxes and Dice, sensitivity, specificity, pixel accuracy and surface distances of the "
+        "masks, a line a case. CTs without labels are run too, and what came of them is told.",
+    )
+    parser.add_argument(
+        "--cases", nargs="+", default=[], metavar="PLACE",
+        help="folders with NAME_CT and NAME_femurs files, lists (CSV or JSON), single CT files",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", type=names, default=[], metavar="NAMES", help="of these cases; default: all"
+    )
+    parser.add_argument("--phantoms", type=int, default=0, metavar="N", help="how many; needs --shapes")
+    add_shape_options(parser, people=HELD_OUT)
+    parser.add_argument(
+        "--field-of-view", nargs="+", choices=FIELDS, default=list(FIELDS), metavar="NAME",
+        help=f"of the phantoms, in turn; default: {' '.join(FIELDS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--spacing", nargs=3, type=float, default=(1.0, 1.0, 1.5), metavar=("X", "Y", "Z"),
+        help="of the phantoms, mm; default: 1 1 1.5",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=1000, metavar="N", help="of the first phantom; default: 1000"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for tables, curves and pictures")
+    parser.add_argument("--no-pictures", action="store_true", help="leave the pictures away")
+    parser.add_argument(
+        "--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="default: auto"
+    )
+    parser.add_argument("--network", default="segresnet", metavar="NAME", help="default: segresnet")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs every case, prints a line for each and the tables at the end, and writes them to `args.out`."""
+    from FemurSegLib.errors import InputError
+    from FemurSegLib.evaluation.tables import boxes_table, masks_table, write_curves, write_tables
+
+    if not args.cases and not args.phantoms:
+        raise InputError("There is nothing to evaluate.", "Give --cases, or --phantoms with --shapes.")
+    if args.phantoms and not args.shapes:
+        raise InputError("Phantoms need bone shapes.", "Give their folder with --shapes.")
+    scores = []
+    for case in _cases(args):
+        scores.append(evaluate_case(*case, args))
+        print(f"{scores[-1].name}: {scores[-1].verdict}, {scores[-1].seconds:.1f} s", flush=True)
+    print()
+    for table in filter(None, (boxes_table(scores), masks_table(scores))):
+        print(table, end="\n\n\n")
+    if args.out:
+        settings = {k: v for k, v in vars(args).items() if k != "run"}
+        write_tables(args.out, scores, settings)
+        write_curves(args.out / "precision_recall.png", scores)
+        print(f"Written to {args.out}")
+    return 0
+
+
+def evaluate_case(name: str, load, args):
+    """CaseScore of one case; `load` returns the CT and its reference (or None). An error is a line, not
+    the end."""
+    from FemurSegLib.errors import FemurSegError
+    from FemurSegLib.evaluation.pictures import draw_case
+    from FemurSegLib.evaluation.score import failed, score
+    from FemurSegLib.pipeline import segment_femurs
+    from FemurSegLib.volume import Volume
+
+    ct = reference = segmentation = None
+    begun = time.perf_counter()
+    try:
+        ct, reference = load()
+        begun = time.perf_counter()
+        segmentation = segment_femurs(ct, device=args.device, network=args.network)
+        out = score(name, segmentation, reference)
+    except FemurSegError as error:
+        out = failed(name, error, reference, time.perf_counter() - begun)
+    except Exception as error:  # a fault of ours; the other cases still count
+        import traceback
+
+        traceback.print_exc()
+        out = failed(name, error, reference, time.perf_counter() - begun)
+    if args.out and not args.no_pictures and ct is not None:
+        result = Volume(segmentation.labels, segmentation.grid) if segmentation else None
+        dice = [f"{f.side.split('_')[0]} {f.dice:.3f}" for f in out.femurs if f.present]
+        title = f"{name}: {out.verdict}" + (f"  Dice {', '.join(dice)}" if dice else "")
+        draw_case(args.out / "pictures" / f"{name}.png", ct, result, reference, title)
+    return out
+
+
+def _cases(args):
+    """Yields (name, function that loads CT and reference)."""
+    if args.cases:
+        from FemurSegLib.errors import InputError
+        from FemurSegLib.training.cases import find_cases
+
+        cases = find_cases(*args.cases, unlabelled=True)
+        if unknown := sorted(set(args.only) - {c.name for c in cases}):
+            raise InputError(
+                f"There is no case {unknown[0]}.", f"There are: {', '.join(c.name for c in cases)}."
+            )
+        for case in cases:
+            if not args.only or case.name in args.only:
+                yield case.name, lambda case=case: _read(case)
+    if args.phantoms:
+        from FemurSegLib.phantom.command import phantoms
+
+        device = "cpu" if args.device == "mps" else args.device
+        made = phantoms(args.shapes, args.people, args.phantoms, args.seed,
+                        args.field_of_view, args.spacing, device=device, cache=args.cache)  # fmt: skip
+        for name, phantom in made:
+            yield name, lambda phantom=phantom: (phantom.ct, phantom.labels)
+
+
+def _read(case):
+    from FemurSegLib.training.cases import read_case
+    from FemurSegLib.volume import read_ct
+
+    return read_case(case) if case.labels else (read_ct(case.ct), None)
