@@ -88,6 +88,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     segmentation = pipeline.segment_femurs(
         volume, device=args.device, sides=SIDE_CHOICES[args.side], network=args.network, progress=report
     )
+    del volume  # its memory is better used for writing
     for stage, value in segmentation.seconds.items():
         seconds[stage] = seconds.get(stage, 0) + value
     segmentation.seconds = seconds

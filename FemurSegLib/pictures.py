@@ -60,8 +60,8 @@ def draw_radiograph(radiograph: Radiograph, detections: dict[str, Detection]) ->
     _mark_sides(draw, picture.size, font)
     for side, detection in detections.items():
         color = _rgb(side)
-        x0, y0, x1, y1 = (zoom * edge for edge in detection.box)
-        draw.rectangle((round(x0), round(y0), round(x1) - 1, round(y1) - 1), outline=color, width=3)
+        x0, y0, x1, y1 = (round(zoom * edge) for edge in detection.box)
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=color, width=3)
         text = f"{sides.DISPLAY_NAMES[side].split()[0]} {detection.score:.2f}"
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         width, height = right - left + 8, bottom - top + 8

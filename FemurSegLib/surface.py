@@ -23,18 +23,19 @@ _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attrib
 
 def bounds(labels: np.ndarray, label: int) -> tuple[slice, slice, slice] | None:
     """The smallest box (k, j, i) that holds all voxels of `label`, or None. Needs no copy of the volume."""
-    size_k, size_j, size_i = labels.shape
-    in_k, in_j, in_i = np.zeros(size_k, bool), np.zeros(size_j, bool), np.zeros(size_i, bool)
-    for k in range(size_k):
-        here = labels[k] == label
+    order = sorted(range(3), key=lambda axis: -abs(labels.strides[axis]))  # as it lies in memory
+    walked = labels.transpose(order)
+    present = [np.zeros(size, bool) for size in walked.shape]
+    for at, section in enumerate(walked):
+        here = section == label
         rows = here.any(axis=1)
         if rows.any():
-            in_k[k] = True
-            in_j |= rows
-            in_i |= here.any(axis=0)
-    if not in_k.any():
+            present[0][at] = True
+            present[1] |= rows
+            present[2] |= here.any(axis=0)
+    if not present[0].any():
         return None
-    edges = [np.flatnonzero(axis)[[0, -1]] for axis in (in_k, in_j, in_i)]
+    edges = [np.flatnonzero(present[order.index(axis)])[[0, -1]] for axis in range(3)]
     return tuple(slice(int(first), int(last) + 1) for first, last in edges)
 
 

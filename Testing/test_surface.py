@@ -89,6 +89,7 @@ def test_bounds_hold_just_the_label():
     labels[2:5, 3:8, 0] = 2
     labels[8, 0, 6] = 1
     assert surface.bounds(labels, 2) == (slice(2, 5), slice(3, 8), slice(0, 1))
+    assert surface.bounds(labels.transpose(1, 2, 0)[:, ::-1], 2) == (slice(3, 8), slice(6, 7), slice(2, 5))
 
 
 def test_length_is_that_along_the_long_axis_however_the_bone_lies(grid):
