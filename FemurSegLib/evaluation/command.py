@@ -6,37 +6,45 @@ import argparse
 import time
 from pathlib import Path
 
-from FemurSegLib.phantom.command import FIELDS, add_shape_options, names
-
-HELD_OUT = ("z019", "z035", "z062", "z064")
-"""People whose bones no weights were trained on."""
+from FemurSegLib.phantom.command import FIELDS, HELD_OUT, add_shape_options, names
 
 
 def add_parser(commands) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="measure results against references",
-        description="Run the whole way from CT to masks on labelled CTs and on phantoms, and print IoU, "
-        "AP and mAP of the boxes and Dice, sensitivity, specificity, pixel accuracy and surface distances of the "
+        description="Run the whole way from CT to mask on labelled CTs and phantoms, and print IoU, AP "
+        "and mAP of the boxes, and Dice, sensitivity, specificity, pixel accuracy and distances of the "
         "masks, a line a case. CTs without labels are run too, and what came of them is told.",
     )
     parser.add_argument(
-        "--cases", nargs="+", default=[], metavar="PLACE",
+        "--cases",
+        nargs="+",
+        default=[],
+        metavar="PLACE",
         help="folders with NAME_CT and NAME_femurs files, lists (CSV or JSON), single CT files",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--only", type=names, default=[], metavar="NAMES", help="of these cases; default: all"
     )
     parser.add_argument("--phantoms", type=int, default=0, metavar="N", help="how many; needs --shapes")
     add_shape_options(parser, people=HELD_OUT)
     parser.add_argument(
-        "--field-of-view", nargs="+", choices=FIELDS, default=list(FIELDS), metavar="NAME",
+        "--field-of-view",
+        nargs="+",
+        choices=FIELDS,
+        default=list(FIELDS),
+        metavar="NAME",
         help=f"of the phantoms, in turn; default: {' '.join(FIELDS)}",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--spacing", nargs=3, type=float, default=(1.0, 1.0, 1.5), metavar=("X", "Y", "Z"),
+        "--spacing",
+        nargs=3,
+        type=float,
+        default=(1.0, 1.0, 1.5),
+        metavar=("X", "Y", "Z"),
         help="of the phantoms, mm; default: 1 1 1.5",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--seed", type=int, default=1000, metavar="N", help="of the first phantom; default: 1000"
     )
@@ -122,8 +130,16 @@ def _cases(args):
         from FemurSegLib.phantom.command import phantoms
 
         device = "cpu" if args.device == "mps" else args.device
-        made = phantoms(args.shapes, args.people, args.phantoms, args.seed,
-                        args.field_of_view, args.spacing, device=device, cache=args.cache)  # fmt: skip
+        made = phantoms(
+            args.shapes,
+            args.people,
+            args.phantoms,
+            args.seed,
+            args.field_of_view,
+            args.spacing,
+            device=device,
+            cache=args.cache,
+        )
         for name, phantom in made:
             yield name, lambda phantom=phantom: (phantom.ct, phantom.labels)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 FIELDS = ("legs", "femora", "hips", "knees", "thigh", "lower_leg")
 """As in phantom/case.py, which is not imported for --help; a test compares them."""
+HELD_OUT = ("z019", "z035", "z062", "z064")
+"""People that no weights are trained on unless somebody asks for it: those that `evaluate` paints."""
 
 
 def add_parser(commands) -> None:

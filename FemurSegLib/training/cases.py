@@ -2,6 +2,8 @@
 
     cases = find_cases("folder")            # NAME_CT.nii.gz with NAME_femurs.nii.gz, at any depth
     train, held_out = split(cases, {"STS_046", "STS_017"})
+
+A list in CSV says the same where files are called otherwise, and which cases are of one person.
 """
 
 from __future__ import annotations
@@ -91,13 +93,17 @@ def read_case(case: Case) -> tuple[Volume, Volume]:
     """CT and labels of a case, as stored. Raises InputError for another grid or unknown labels."""
     ct, labels = read_ct(case.ct), read_labelmap(case.labels)
     if not ct.grid.matches(labels.grid, tolerance_mm=0.01):
-        raise InputError(f"{case.ct.name} and {case.labels.name} are not on the same grid.",
-                         "Resample the labels to the grid of the CT, nearest neighbour.")
+        raise InputError(
+            f"{case.ct.name} and {case.labels.name} are not on the same grid.",
+            "Resample the labels to the grid of the CT, nearest neighbour.",
+        )
     known = {0, *LABELS.values(), UNDECIDED_LABEL}
     values = {int(v) for v in np.flatnonzero(np.bincount(labels.voxels.ravel(), minlength=256))}
     if values - known:
-        raise InputError(f"{case.labels.name} holds the label {min(values - known)}.",
-                         "1 is the right femur, 2 the left, 255 undecided, 0 all else.")
+        raise InputError(
+            f"{case.labels.name} holds the label {min(values - known)}.",
+            "1 is the right femur, 2 the left, 255 undecided, 0 all else.",
+        )
     return ct, labels
 
 
@@ -134,8 +140,10 @@ def _read_list(path: Path) -> list[Case]:
                 row[column] = path.parent / row[column] if row[column] else ""
             cases.append(Case(**row))
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path.name} is not a list of cases: {error}.",
-                         f"Its columns (CSV) or keys (JSON) are {', '.join(COLUMNS)}.") from error
+        raise InputError(
+            f"{path.name} is not a list of cases: {error}.",
+            f"Its columns (CSV) or keys (JSON) are {', '.join(COLUMNS)}.",
+        ) from error
     return cases
 
 

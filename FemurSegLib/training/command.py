@@ -1,0 +1,313 @@
+"""`femurseg train segmenter|detector`: from phantoms and labelled CTs to weights, by default as Xie 2025."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from FemurSegLib.phantom.command import HELD_OUT, add_shape_options, names
+
+VIEWS = ("coronal", "axial")
+
+
+def add_parser(commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train the networks",
+        description="Train the networks on phantoms, on labelled CTs, or on both. An interrupted training "
+        "goes on when the same command is given again.",
+    )
+    kinds = parser.add_subparsers(dest="kind", metavar="NETWORK", required=True)
+    _add_segmenter(kinds)
+    _add_detector(kinds)
+
+
+def _add_segmenter(kinds) -> None:
+    parser = kinds.add_parser("segmenter", help="the network that finds the mask inside a region")
+    _add_shared(parser)
+    option = parser.add_argument
+    option("--network", default="segresnet", metavar="NAME", help="default: segresnet")
+    option(
+        "--patch",
+        type=int,
+        nargs="+",
+        default=[160],
+        metavar="N",
+        help="voxels of 1 mm: one, or k j i; default: 160",
+    )
+    option("--batch", type=int, default=4, metavar="N", help="default: 4")
+    option(
+        "--steps",
+        type=int,
+        default=300 * 85 // 4,
+        metavar="N",
+        help="default: 6375, that is 300 epochs of 85 CTs",
+    )
+    option("--learning-rate", type=float, default=1e-3, metavar="X", help="default: 0.001")
+    option(
+        "--loss",
+        choices=("dice", "dice_ce"),
+        default="dice",
+        help="dice_ce adds cross-entropy; default: dice",
+    )
+    option(
+        "--real-share",
+        type=float,
+        default=0.35,
+        metavar="X",
+        help="of patches from labelled CTs, where there are phantoms too; default: 0.35",
+    )
+    option(
+        "--averaging",
+        type=float,
+        default=0.998,
+        metavar="X",
+        help="of the weights kept at a step; default: 0.998",
+    )
+    option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
+    option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")
+    parser.set_defaults(run=train_segmenter)
+
+
+def _add_detector(kinds) -> None:
+    parser = kinds.add_parser("detector", help="the network that finds the femora in a radiograph")
+    _add_shared(parser)
+    option = parser.add_argument
+    option("--view", choices=(*VIEWS, "both"), default="both", help="default: both, one after the other")
+    option(
+        "--patients",
+        type=int,
+        default=90,
+        metavar="N",
+        help="phantoms, about ten radiographs of each; default: 90",
+    )
+    option(
+        "--validation-patients", type=int, default=12, metavar="N", help="from people held out; default: 12"
+    )
+    option(
+        "--per-case", type=int, default=24, metavar="N", help="radiographs of each labelled CT; default: 24"
+    )
+    option("--start", type=Path, metavar="FILE", help="weights to start from: yolov8n.pt or safetensors")
+    option("--epochs", type=int, default=120, metavar="N", help="default: 120")
+    option("--batch", type=int, default=32, metavar="N", help="default: 32")
+    option("--image-size", type=int, default=640, metavar="N", help="pixels; default: 640")
+    option("--learning-rate", type=float, default=1e-3, metavar="X", help="default: 0.001")
+    option("--minimum-area-ratio", type=float, default=0.01, metavar="X", help="default: 0.01")
+    option("--threads", type=int, metavar="N", help="of the CPU; default: all")
+    option("--bf16", action="store_true", help="train in bfloat16")
+    parser.set_defaults(run=train_detector)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of this training; goes on if it is there",
+    )
+    option(
+        "--cases",
+        nargs="+",
+        default=[],
+        metavar="PLACE",
+        help="folders with NAME_CT and NAME_femurs files, or "
+        "lists (CSV or JSON with the columns ct, labels, name, person)",
+    )
+    add_shape_options(parser)
+    option(
+        "--hold-out",
+        type=names,
+        default=None,
+        metavar="NAMES",
+        help="people of the shapes and of the cases that "
+        f"are left out of training; default: {','.join(HELD_OUT)}",
+    )
+    option(
+        "--minutes", type=float, default=math.inf, metavar="X", help="stop after this time; default: no limit"
+    )
+    option("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
+    option("--workers", type=int, default=1, metavar="N", help="processes that prepare data; default: 1")
+    option("--seed", type=int, default=0, metavar="N", help="default: 0")
+    option(
+        "--export",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="enter the weights into this folder of models when done; without a name into Resources/Models",
+    )
+
+
+def train_segmenter(args: argparse.Namespace) -> int:
+    """Trains or goes on; prints a line every few steps."""
+    from FemurSegLib.errors import CancelledError
+    from FemurSegLib.training import segmenter
+    from FemurSegLib.training.curves import draw_segmenter_curve
+
+    people, cases, held_out = _material(args)
+    patch = tuple(args.patch) if len(args.patch) == 3 else (args.patch[0],) * 3
+    settings = segmenter.SegmenterTraining(
+        out=args.out,
+        shapes=args.shapes,
+        people=tuple(people),
+        cases=tuple(cases),
+        real_share=args.real_share,
+        network=args.network,
+        patch=patch,
+        batch=args.batch,
+        steps=args.steps,
+        learning_rate=args.learning_rate,
+        loss=args.loss,
+        averaging=args.averaging,
+        seed=args.seed,
+        device=_device(args.device),
+        workers=args.workers,
+        minutes=args.minutes,
+        save_every=args.save_every,
+        cache=args.cache,
+        precision=args.precision,
+    )
+    _note(args.out, people, cases, held_out)
+    try:
+        weights = segmenter.train_segmenter(settings, report=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise CancelledError("Stopped.", "The same command goes on from the last checkpoint.") from None
+    finally:
+        draw_segmenter_curve(args.out)
+    if args.export is not None:
+        from safetensors.torch import load_file
+
+        from FemurSegLib.models import export_weights
+
+        weights = export_weights(
+            load_file(weights),
+            f"segmenter_{args.network}",
+            kind="segmenter",
+            network=args.network,
+            folder=args.export or None,
+        )
+    print(weights)
+    return 0
+
+
+def train_detector(args: argparse.Namespace) -> int:
+    """Makes the radiographs that are not there yet, then trains or goes on; prints a line an epoch."""
+    from FemurSegLib.errors import CancelledError, InputError
+    from FemurSegLib.training import detector
+    from FemurSegLib.training.curves import draw_detector_curve
+    from FemurSegLib.training.radiographs import RadiographSet, make_radiographs_of
+
+    people, cases, held_out = _material(args)
+    held_people = [name for name in held_out if isinstance(name, str)]
+    held_cases = [case for case in held_out if not isinstance(case, str)]
+    if not held_people and not held_cases:
+        raise InputError(
+            "The detector needs somebody to be validated on.", "Name people or cases with --hold-out."
+        )
+    made = RadiographSet(
+        out=args.out / "radiographs",
+        shapes=args.shapes if people else None,
+        people=tuple(people),
+        cache=args.cache,
+        patients=args.patients,
+        cases=tuple(cases),
+        per_case=args.per_case,
+        seed=args.seed,
+        workers=max(1, args.workers),
+    )
+    validated = replace(
+        made,
+        split="val",
+        shapes=args.shapes if held_people else None,
+        people=tuple(held_people),
+        patients=args.validation_patients,
+        cases=tuple(held_cases),
+    )
+    views = VIEWS if args.view == "both" else (args.view,)
+    _note(args.out, people, cases, held_out)
+    try:
+        for each in (made, validated):
+            folder = make_radiographs_of(each)
+        for view in views:
+            run = args.out / view
+            settings = detector.DetectorTraining(
+                out=run,
+                radiographs=folder,
+                view=view,
+                start=args.start,
+                epochs=args.epochs,
+                batch=args.batch,
+                workers=args.workers,
+                minimum_area_ratio=args.minimum_area_ratio,
+                image_size=args.image_size,
+                learning_rate=args.learning_rate,
+                minutes=args.minutes / len(views),
+                device=_device(args.device).replace("cuda", "0"),
+                threads=args.threads,
+                bf16=args.bf16,
+                seed=args.seed,
+            )
+            try:
+                run = detector.train_detector(settings, report=lambda epoch, view=view: _tell(view, epoch))
+            finally:
+                draw_detector_curve(run)
+            if args.export is not None:
+                run = detector.export_detector(run, view, args.export or None)
+            print(run)
+    except KeyboardInterrupt:
+        raise CancelledError("Stopped.", "The same command goes on from the last epoch.") from None
+    return 0
+
+
+def _material(args):
+    """People and cases to learn from, and those held out (names of people, and cases). Raises InputError."""
+    from FemurSegLib.errors import InputError
+    from FemurSegLib.phantom.shapes import people_in
+    from FemurSegLib.training.cases import find_cases, split
+
+    hold_out = set(HELD_OUT if args.hold_out is None else args.hold_out)
+    real = people_in(args.shapes) if args.shapes else []
+    if args.shapes and not real and not args.people:
+        raise InputError(f"There are no bone shapes in {args.shapes}.", "Give the folder that holds vsd/.")
+    everyone = [*real, *(name for name in args.people if name not in real)]
+    cases = find_cases(*args.cases) if args.cases else []
+    strangers = hold_out - set(everyone)
+    if args.hold_out is None:
+        strangers = set()
+    cases, held_cases = split(cases, strangers)
+    people = [name for name in (args.people or real) if name not in hold_out]
+    if args.people and not args.shapes:
+        raise InputError("People need bone shapes.", "Give their folder with --shapes.")
+    if not people and not cases:
+        raise InputError("There is nothing to train on.", "Give --shapes, --cases, or both.")
+    return people, cases, [*(name for name in everyone if name in hold_out), *held_cases]
+
+
+def _note(out: Path, people, cases, held_out) -> None:
+    """Writes what was learned from and what was not, for the card of the weights."""
+    out.mkdir(parents=True, exist_ok=True)
+    named = {
+        "people": list(people),
+        "cases": [case.name for case in cases],
+        "held_out": [getattr(one, "name", one) for one in held_out],
+    }
+    (out / "material.json").write_text(json.dumps(named, indent=1))
+
+
+def _tell(view: str, epoch: dict) -> None:
+    numbers = "  ".join(
+        f"{k.split('/')[-1]} {v:.4f}" for k, v in epoch.items() if isinstance(v, float) and k != "of"
+    )
+    print(f"{view}  epoch {epoch.get('epoch')} of {epoch.get('of')}  {numbers}", flush=True)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
