@@ -93,7 +93,7 @@ def _scan_convert(vertices, faces, origin, size, spacing_mm) -> np.ndarray:
     mesh.SetPoints(points)
     cells = vtk.vtkCellArray()
     quads = np.hstack([np.full((len(faces), 1), 3), faces]).astype(np.int64)
-    cells.SetCells(len(faces), numpy_to_vtkIdTypeArray(quads.ravel(), deep=True))
+    cells.ImportLegacyFormat(numpy_to_vtkIdTypeArray(quads.ravel(), deep=True))
     mesh.SetPolys(cells)
     stencil = vtk.vtkPolyDataToImageStencil()
     stencil.SetInputData(mesh)
