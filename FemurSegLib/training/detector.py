@@ -1,0 +1,245 @@
+"""Trains the detector of one view with ultralytics: resumable, on CPU or GPU, curves in results.csv of the run.
+
+    train_detector(DetectorTraining(out=Path("runs/detector/coronal"), radiographs=folder, view="coronal"))
+    export_detector(Path("runs/detector/coronal"), "coronal")
+
+Checkpoints of a run are ultralytics' own, that is, pickles: continue only runs that you started. What is shipped is
+exported as tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from FemurSegLib import models
+from FemurSegLib.errors import ModelError
+from FemurSegLib.localization import ultralytics_offline
+from FemurSegLib.localization.detector import network_name
+from FemurSegLib.training.radiographs import CLASSES
+
+COCO_SHA256 = "f59b3d833e2ff32e194b5bb8e08d211dc7c5bdf144b90d2c8412c47ccfc83b36"
+"""Of ultralytics' yolov8n.pt (AGPL-3.0), trained on COCO; found in the sdist aissemble-inference-yolo==1.5.0."""
+
+
+@dataclass(frozen=True)
+class DetectorTraining:
+    """What to train on and how; the defaults are those of Xie 2025, Table 2, where it gives them.
+
+    out: folder of the run; radiographs: folder of a RadiographSet; start: weights to start from, tensor-only or
+    ultralytics' yolov8n.pt, none for random ones. minimum_area_ratio: the table does not say of what; it is read as
+    MMYOLO's parameter of that name: after a random shift and scaling, a box that kept less than this part of its
+    area is dropped. minutes: fit the epochs into this time, counted from each start. bf16: train in bfloat16.
+    """
+
+    out: Path
+    radiographs: Path
+    view: str
+    start: Path | None = None
+    epochs: int = 120
+    batch: int = 32
+    workers: int = 4
+    minimum_area_ratio: float = 0.01
+    image_size: int = 640
+    learning_rate: float = 1e-3
+    minutes: float = math.inf
+    device: str = "cpu"
+    threads: int | None = None
+    bf16: bool = False
+    seed: int = 0
+
+
+AUGMENTATION = {
+    # Left and right are what is to be learned, and a radiograph shows them by where things are: nothing is mirrored,
+    # turned or combined with other pictures. The channels have meaning, so their balance is changed little.
+    "fliplr": 0.0, "flipud": 0.0, "mosaic": 0.0, "mixup": 0.0, "copy_paste": 0.0, "degrees": 0.0, "shear": 0.0,
+    "hsv_h": 0.0, "hsv_s": 0.15, "hsv_v": 0.25,
+    # A box cut by the edge would not be tight any more, so pictures are shrunk, and hardly ever cut.
+    "scale": (0.75, 1.0), "translate": 0.06,
+}  # fmt: skip
+
+
+def train_detector(training: DetectorTraining, report: Callable[[dict], None] = lambda epoch: None) -> Path:
+    """Trains, or goes on where an interrupted run stopped; returns the run's folder, `weights/best.pt` in it.
+
+    report: is given the figures of each epoch. A finished run is left as it is.
+    """
+    out = Path(training.out).resolve()
+    finished = out / "finished.json"
+    if finished.is_file():
+        return out
+    ultralytics_offline.prepare_training(training.threads)
+    import torch
+
+    with ultralytics_offline.threads_kept(), _bfloat16_on_cpu():
+        trainer = _trainer(training, out, report)
+        try:
+            trainer.train()
+        finally:
+            torch.use_deterministic_algorithms(False)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
+    finished.write_text(json.dumps({"training": settings, "epochs": trainer.epoch + 1}, indent=2, default=str))
+    return out
+
+
+def export_detector(run: Path, view: str, folder: Path | None = None, image_size: int | None = None) -> Path:
+    """Enters the best weights so far of a run as `detector_<view>` into the models folder, as tensors."""
+    import yaml
+
+    ultralytics_offline.prepare_training()
+    from ultralytics.nn.tasks import load_checkpoint
+
+    run = Path(run)
+    best = next((run / "weights" / name for name in ("best.pt", "last.pt") if (run / "weights" / name).is_file()), None)
+    if best is None:
+        raise ModelError(f"The run {run} has no weights yet.", "Train for at least one epoch.")
+    size = image_size or yaml.safe_load((run / "args.yaml").read_text())["imgsz"]
+    network, _ = load_checkpoint(best)
+    name = f"detector_{view}"
+    return models.export_weights(
+        network.float().state_dict(), name, kind=name, network=network_name(size), folder=folder
+    )
+
+
+def starting_tensors(path: Path) -> dict:
+    """Tensors of a safetensors file, or of ultralytics' yolov8n.pt, which is opened without running its pickle."""
+    import torch
+
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return {name: tensor.float() for name, tensor in load_file(path).items()}
+    if hashlib.sha256(path.read_bytes()).hexdigest() != COCO_SHA256:
+        raise ModelError(f"{path} is neither tensor-only nor the yolov8n.pt that is known.", f"SHA-256 {COCO_SHA256}")
+    ultralytics_offline.prepare()
+    from ultralytics.nn import tasks
+    from ultralytics.nn.modules import block, conv, head
+
+    own = [tasks.DetectionModel, conv.Concat, conv.Conv, block.C2f, block.SPPF, block.Bottleneck, block.DFL, head.Detect]
+    plain = [getattr(torch.nn, name) for name in
+             ("ModuleList", "Upsample", "BatchNorm2d", "Conv2d", "Sequential", "SiLU", "MaxPool2d")]  # fmt: skip
+    with torch.serialization.safe_globals(own + plain):
+        network = torch.load(path, map_location="cpu", weights_only=True)["model"]
+    return network.float().state_dict()
+
+
+def _trainer(training: DetectorTraining, out: Path, report):
+    import torch
+    import yaml
+    from ultralytics.data.augment import RandomPerspective
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
+    class Trainer(DetectionTrainer):
+        def get_model(self, cfg=None, weights=None, verbose=True):
+            network = ultralytics_offline.build_network(len(CLASSES))
+            if weights is not None:
+                network.load_state_dict(weights.float().state_dict())
+            elif training.start:
+                own = network.state_dict()
+                start = starting_tensors(training.start)
+                fitting = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+                network.load_state_dict(fitting, strict=False)
+            return network.to(memory_format=torch.channels_last)
+
+        def preprocess_batch(self, batch):
+            batch = super().preprocess_batch(batch)
+            batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+            return batch
+
+        def build_dataset(self, img_path, mode="train", batch=None):
+            dataset = super().build_dataset(img_path, mode, batch)
+            for transform in _all_transforms(dataset.transforms):
+                if isinstance(transform, RandomPerspective):
+                    transform.box_candidates = _KeepBoxes(training.minimum_area_ratio)
+            return dataset
+
+        def save_model(self):
+            """As ultralytics, but a checkpoint is replaced whole or not at all."""
+            whole = self.last, self.best
+            self.last, self.best = (path.with_suffix(".part") for path in whole)
+            try:
+                saved = super().save_model()
+                for part, path in zip((self.last, self.best), whole, strict=True):
+                    if part.is_file():
+                        os.replace(part, path)
+            finally:
+                self.last, self.best = whole
+            return saved
+
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / "data.yaml"
+    description = {
+        "path": str(Path(training.radiographs).resolve() / training.view),
+        "train": "images/train",
+        "val": "images/val",
+        "names": dict(enumerate(CLASSES)),
+    }
+    data.write_text(yaml.safe_dump(description))
+    last = out / "weights" / "last.pt"
+    overrides = {
+        "model": f"{ultralytics_offline.YOLO}.yaml", "data": str(data), "project": str(out.parent), "name": out.name,
+        "exist_ok": True, "epochs": training.epochs, "batch": training.batch, "nbs": training.batch,
+        "workers": training.workers, "imgsz": training.image_size, "device": training.device, "seed": training.seed,
+        "optimizer": "AdamW", "lr0": training.learning_rate, "cos_lr": True, "warmup_epochs": 1.0,
+        "warmup_bias_lr": 0.01, "patience": 0, "cache": "ram", "plots": False, "verbose": False, "pretrained": False,
+        "amp": "bf16" if training.bf16 else not training.device.startswith("cpu"), **AUGMENTATION,
+    }  # fmt: skip
+    if math.isfinite(training.minutes):
+        overrides["time"] = training.minutes / 60
+    if last.is_file():
+        overrides["resume"] = str(last)
+    trainer = Trainer(overrides=overrides)
+
+    def tell(state):
+        numbers = {"epoch": state.epoch + 1, "of": state.epochs, **{k: float(v) for k, v in state.metrics.items()}}
+        report({**numbers, "fitness": float(state.fitness) if state.fitness is not None else None})
+
+    trainer.add_callback("on_fit_epoch_end", tell)
+    return trainer
+
+
+@contextmanager
+def _bfloat16_on_cpu():
+    """ultralytics has bfloat16 for CUDA only; on a CPU that has it, a step takes half the time."""
+    import torch
+    from ultralytics.engine import trainer
+
+    original = trainer.autocast
+
+    def autocast(enabled, device="cuda"):
+        if enabled is torch.bfloat16 and device == "cpu":
+            return torch.autocast("cpu", dtype=torch.bfloat16)
+        return original(enabled, device)
+
+    trainer.autocast = autocast
+    try:
+        yield
+    finally:
+        trainer.autocast = original
+
+
+class _KeepBoxes:
+    """ultralytics' choice of the boxes to keep after a random shift and scaling, with another smallest area ratio."""
+
+    def __init__(self, minimum_area_ratio: float):
+        self.minimum_area_ratio = minimum_area_ratio
+
+    def __call__(self, box1, box2, **_):
+        from ultralytics.data.augment import RandomPerspective
+
+        return RandomPerspective.box_candidates(box1, box2, area_thr=self.minimum_area_ratio)
+
+
+def _all_transforms(transform):
+    for part in getattr(transform, "transforms", [transform]):
+        if part is transform:
+            yield part
+        else:
+            yield from _all_transforms(part)
