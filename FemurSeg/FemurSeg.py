@@ -38,6 +38,7 @@ if not os.path.isdir(
 ):  # a checkout, not an installed extension
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import FemurSegLib
 from FemurSegLib.errors import CancelledError, FemurSegError, InputError
 from FemurSegLib.scene import packages
 from FemurSegLib.scene.export import StlOptions, export_stl, save_training_case
@@ -46,6 +47,9 @@ from FemurSegLib.scene.process import engine_command
 from FemurSegLib.scene.run import Options, Segmenting
 from FemurSegLib.sides import LEFT, RIGHT
 
+SAMPLE_CT = (
+    pathlib.Path(FemurSegLib.__file__).resolve().parents[1] / "Resources" / "SampleData" / "sample_ct.nii.gz"
+)
 POLL_MS = 100
 PICTURE_SIZE = (190, 230)
 
@@ -69,6 +73,21 @@ class FemurSeg(ScriptedLoadableModule):
             "After the two-stage femur network of Xie et al. (2025). Built on MONAI, PyTorch and SimpleITK. "
             "How the weights were made is told in the model cards."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the sample CT, which comes with the extension, in the Sample Data module."""
+    import SampleData
+
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="FemurSeg",
+        sampleName="FemurSegSample",
+        thumbnailFileName=os.path.join(os.path.dirname(__file__), "Resources", "Icons", "FemurSeg.png"),
+        uris=SAMPLE_CT.as_uri(),
+        fileNames="FemurSegSample.nii.gz",
+        nodeNames="FemurSegSample",
+    )
 
 
 class Device(enum.Enum):
@@ -206,8 +225,12 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             run = self.currentRun()
             self.start(run.volume, run.regions())
 
+    @property
+    def running(self):
+        return self._segmenting is not None
+
     def start(self, volumeNode, regions=None):
-        if self._segmenting:
+        if self.running:
             return
         with self.errorsShown():
             if not self.packagesInstalled():
@@ -219,7 +242,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._segmenting = self.logic.start(volumeNode, self.options(), regions, self.onEvent)
             self._log = self._segmenting.log
             self._timer.start()
-        self.showRunning(self._segmenting is not None)
+        self.showRunning(self.running)
 
     def options(self):
         p = self._parameterNode
@@ -404,3 +427,51 @@ class FemurSegLogic(ScriptedLoadableModuleLogic):
             folder=slicer.app.temporaryPath,
             log_folder=os.path.join(settings, "FemurSeg-logs"),
         )
+
+
+class FemurSegTest(ScriptedLoadableModuleTest):
+    """For Slicer's "Reload and Test" and for ctest: the panel, clicked."""
+
+    RUN_S = 1800
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+        self.panel = slicer.util.getModuleWidget("FemurSeg")
+        self.panel.enter()
+
+    def runTest(self):
+        for test in (self.test_whatIsNoCtIsRefused, self.test_sampleIsSegmentedAndUndone):
+            self.setUp()
+            test()
+        self.delayDisplay("Test passed")
+
+    def test_whatIsNoCtIsRefused(self):
+        with self.assertRaises(FemurSegError):
+            self.panel.logic.start(None)
+        empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+        with self.assertRaises(FemurSegError):
+            self.panel.logic.start(empty)
+
+    def test_sampleIsSegmentedAndUndone(self):
+        if packages.missing():
+            self.delayDisplay("FemurSeg's Python packages are not installed, so nothing was segmented.")
+            self.skipTest("FemurSeg's Python packages are not installed.")
+        ct = slicer.util.loadVolume(str(SAMPLE_CT))
+        self.panel.initializeParameterNode()
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        self.panel.ui.segmentButton.click()
+        end = time.monotonic() + self.RUN_S
+        while self.panel.running and time.monotonic() < end:
+            slicer.app.processEvents()
+        run = latest_run()
+        self.assertIsNotNone(run, self.panel.ui.messageLabel.text)
+        self.assertIs(run.volume, ct)
+        femurs = [femur for femur in run.report["femurs"].values() if femur["found"]]
+        self.assertTrue(femurs)
+        self.assertEqual(run.segmentation.GetSegmentation().GetNumberOfSegments(), len(femurs))
+        self.assertEqual(run.table.GetNumberOfRows(), 2)
+        self.assertEqual(set(run.radiographs), set(VIEWS))
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(len(export_stl(run, folder)), len(femurs))
+        self.panel.ui.undoButton.click()
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)

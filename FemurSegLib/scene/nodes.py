@@ -290,7 +290,7 @@ class _Builder:
         node.SetSize(*region["size_mm"])
         display = node.GetDisplayNode()
         _colour(display, side)
-        display.SetFillOpacity(0.05)
+        display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
         display.SetHandlesInteractive(True)
         display.SetRotationHandleVisibility(False)

@@ -13,30 +13,44 @@ from FemurSegLib.errors import FemurSegError
 
 @dataclass(frozen=True)
 class Package:
-    """`name` and `versions` as pip takes them; `size_mb` on disk, with what it brings along."""
+    """`name` and `versions` as pip takes them; `size_mb` on disk. `alone`: without the packages it asks for."""
 
     name: str
     versions: str
     size_mb: int
+    alone: bool = False
 
     @property
     def requirement(self) -> str:
         return f"{self.name}{self.versions}"
 
 
-TORCH = Package("torch", ">=2.4,<3", 900)
+TORCH = (
+    Package("torch", ">=2.4,<3", 760),
+    Package("torchvision", ">=0.19,<1", 20),
+)
 """Without the libraries for a GPU, which take about 4000 MB more; the PyTorch extension knows which fit."""
 
 PACKAGES = (
-    TORCH,
+    *TORCH,
     Package("monai", ">=1.4,<2", 20),
     Package("safetensors", ">=0.4,<1", 2),
-    Package("opencv-python-headless", ">=4.9,<6", 150),
+    Package("opencv-python-headless", ">=4.9,<6", 75),
+    Package("psutil", ">=5.9,<8", 1),
+    Package("PyYAML", ">=6,<7", 3),
+    Package("matplotlib", ">=3.8,<4", 35),
+    Package("polars", ">=1,<3", 180),
+    # ultralytics would bring a second OpenCV, with a Qt of its own, which does not go with Slicer's.
+    Package("ultralytics", ">=8.3,<8.5", 11, alone=True),
+    Package("ultralytics-thop", ">=2,<3", 1, alone=True),
 )
+"""What a Slicer lacks. numpy, scipy, Pillow, requests, pydicom, SimpleITK and VTK come with it."""
 
 
 class InstallError(FemurSegError):
     """The packages are not there, and were not installed."""
+
+    code = "install"
 
 
 def missing(packages=PACKAGES) -> list[Package]:
@@ -59,10 +73,10 @@ def question(packages) -> str:
     """What to ask the user before anything is installed."""
     lines = "\n".join(f"    {package.name}  (about {package.size_mb} MB)" for package in packages)
     total = sum(package.size_mb for package in packages)
-    gpu = " PyTorch for a GPU takes up to 4000 MB more." if TORCH in packages else ""
+    gpu = " PyTorch for a GPU takes up to 4000 MB more." if TORCH[0] in packages else ""
     return (
         f"FemurSeg needs these Python packages, which are not installed yet:\n\n{lines}\n\n"
-        f"Together about {total} MB are downloaded and installed into this Slicer.{gpu} Install them now?"
+        f"Together about {total} MB, downloaded and installed into this Slicer.{gpu} Install them now?"
     )
 
 
@@ -71,9 +85,9 @@ def offline_instructions(packages) -> str:
     names = " ".join(f'"{package.requirement}"' for package in packages)
     return (
         "Without a network: on a computer with the same system and the same Slicer, run\n"
-        f"    PythonSlicer -m pip download -d femurseg-packages {names}\n"
-        "copy the folder femurseg-packages to this computer, and run here\n"
-        f"    PythonSlicer -m pip install --no-index --find-links femurseg-packages {names}\n"
+        f"PythonSlicer -m pip download -d femurseg-packages {names}\n"
+        "Copy the folder femurseg-packages to this computer, and run here\n"
+        f"PythonSlicer -m pip install --no-index --find-links femurseg-packages {names}\n"
         "PythonSlicer is in the folder bin of Slicer."
     )
 
@@ -85,10 +99,12 @@ def install(packages) -> None:
     """
     packages = list(packages)
     try:
-        if TORCH in packages and _install_torch():
-            packages.remove(TORCH)
-        if packages:
-            _pip_install([package.requirement for package in packages])
+        if any(package in TORCH for package in packages) and _install_torch():
+            packages = [package for package in packages if package not in TORCH]
+        for alone in (False, True):
+            requirements = [package.requirement for package in packages if package.alone == alone]
+            if requirements:
+                _pip_install([*(["--no-deps"] if alone else []), *requirements])
     except Exception as error:
         raise InstallError(
             f"The Python packages could not be installed ({error}).", offline_instructions(packages)
@@ -106,14 +122,16 @@ def _install_torch() -> bool:
     except ImportError:
         return False
     logic = PyTorchUtils.PyTorchUtilsLogic()
-    if logic.installTorch(askConfirmation=False, torchVersionRequirement=TORCH.versions) is None:
+    versions = {
+        "torchVersionRequirement": TORCH[0].versions,
+        "torchvisionVersionRequirement": TORCH[1].versions,
+    }
+    if logic.installTorch(askConfirmation=False, **versions) is None:
         raise RuntimeError("the PyTorch extension could not install PyTorch")
     return True
 
 
-def _pip_install(requirements: list[str]) -> None:
-    try:
-        from slicer.packaging import pip_install  # 5.12 and later
-    except ImportError:
-        from slicer.util import pip_install
-    pip_install(requirements)
+def _pip_install(arguments: list[str]) -> None:
+    from slicer.util import pip_install
+
+    pip_install(arguments)

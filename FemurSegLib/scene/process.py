@@ -32,6 +32,8 @@ ERRORS = {kind.code: kind for kind in errors.FemurSegError.__subclasses__()}
 class EngineCrashedError(errors.FemurSegError):
     """The engine ended without a word."""
 
+    code = "crashed"
+
 
 def engine_command(arguments) -> list[str]:
     """The command line that runs FemurSegLib with `arguments`, in Slicer's Python if this is Slicer."""

@@ -10,19 +10,22 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 
 try:
     import PySide6  # noqa: F401
-    import slicer
+    import slicer  # noqa: F401
 except ImportError as error:
-    slicer, MISSING = None, str(error)
+    WITHOUT = f"{error}; pip install -r requirements/slicer.txt"
+else:
+    WITHOUT = ""
 
 
-def pytest_ignore_collect(collection_path):
+class _LeftOut(pytest.Module):
+    def collect(self):
+        pytest.skip(WITHOUT, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
     """Without Slicer's core and Qt the panel cannot run; test_extension.py needs neither."""
-    return True if slicer is None and collection_path.name == "test_panel.py" else None
-
-
-def pytest_report_header():
-    if slicer is None:
-        return f"Testing/slicer/test_panel.py is left out: {MISSING} (pip install slicer-core PySide6-Essentials)"
+    if WITHOUT and module_path.parent == HERE and module_path.name != "test_extension.py":
+        return _LeftOut.from_parent(parent, path=module_path)
     return None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+import types
+import unittest
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from leg_ct import add_ct
 from FemurSegLib.scene import packages
 from FemurSegLib.scene.export import open_edges
 from FemurSegLib.scene.nodes import latest_run, runs
+from FemurSegLib.scene.volume_file import write_ct
 from FemurSegLib.sides import SIDES
 
 ROOT = Path(__file__).parents[2]
@@ -91,12 +94,12 @@ def panel(application, monkeypatch):
 
 def test_two_clicks_from_the_first_opening_to_the_result(panel, application, monkeypatch, pictures):
     asked, installed = [], []
-    monkeypatch.setattr(packages, "missing", lambda: [] if installed else [packages.TORCH])
+    monkeypatch.setattr(packages, "missing", lambda: [] if installed else list(packages.TORCH))
     monkeypatch.setattr(packages, "install", installed.extend)
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: asked.append(text) or True)
     application.picture(pictures / "panel-before.png")
     panel.segment()  # the first click; the second is OK in the question
-    assert "torch" in asked[0] and "900 MB" in asked[0]
+    assert "torch" in asked[0] and "760 MB" in asked[0]
     assert len(latest_run().rois) == 2
     application.picture(pictures / "panel-after.png")
 
@@ -236,7 +239,7 @@ def test_a_failed_installation_shows_how_to_do_it_offline(panel, monkeypatch):
     def fail(requirements):
         raise RuntimeError("no network")
 
-    monkeypatch.setattr(packages, "missing", lambda: [packages.PACKAGES[1]])
+    monkeypatch.setattr(packages, "missing", lambda: [packages.PACKAGES[2]])
     monkeypatch.setattr(packages, "_pip_install", fail)
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, title: True)
     panel.click("segment")
@@ -379,6 +382,41 @@ def test_three_lines_of_a_users_script(application, monkeypatch):
 
     run = FemurSegLogic().segment(slicer.util.getNode("CT"))
     assert run.report["femurs"]["left_femur"]["volume_ml"] == pytest.approx(12, rel=0.1)
+
+
+@pytest.fixture
+def sample(panel, tmp_path, monkeypatch):
+    """Rods in the place of the sample CT."""
+    path = write_ct(slicer.util.getNode("CT"), tmp_path / "sample_ct.nii.gz")
+    monkeypatch.setattr(sys.modules["FemurSeg"], "SAMPLE_CT", path)
+
+
+def test_the_modules_own_test_passes(panel, sample):
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(sys.modules["FemurSeg"].FemurSegTest).run(result)
+    assert result.testsRun == 2 and result.wasSuccessful() and not result.skipped, result.failures
+    sys.modules["FemurSeg"].FemurSegTest().runTest()
+
+
+@pytest.mark.parametrize("trouble", ["crash", "no_femur"])
+def test_the_modules_own_test_fails_when_the_engine_does(panel, sample, trouble):
+    panel.trouble(trouble)
+    with pytest.raises(AssertionError):
+        sys.modules["FemurSeg"].FemurSegTest().runTest()
+
+
+def test_the_sample_ct_is_offered_in_the_sample_data_module(panel, monkeypatch):
+    offered = {}
+
+    class SampleDataLogic:
+        @staticmethod
+        def registerCustomSampleDataSource(**source):
+            offered.update(source)
+
+    monkeypatch.setitem(sys.modules, "SampleData", types.SimpleNamespace(SampleDataLogic=SampleDataLogic))
+    for function in slicer.app.at_startup:
+        function()
+    assert offered["uris"].startswith("file://") and Path(offered["thumbnailFileName"]).is_file()
 
 
 def test_every_widget_has_its_words(panel):

@@ -79,8 +79,13 @@ class App:
         self.temporaryPath = str(folder / "temporary")
         self.slicerUserSettingsFilePath = str(folder / "settings" / "Slicer.ini")
         os.makedirs(self.temporaryPath)
-        self.testing = False
+        self.testing, self.at_startup = False, []
         self.layout_manager = LayoutManager()
+
+    def connect(self, signature, function):
+        if signature != "startupCompleted()":
+            raise ValueError(f"qSlicerApplication has no signal {signature}")
+        self.at_startup.append(function)
 
     def testingEnabled(self):
         return self.testing
@@ -170,7 +175,8 @@ class Application:
     def __enter__(self):
         self.qapplication = QtWidgets.QApplication.instance() or QtWidgets.QApplication(["Slicer"])
         self.parts = start_scene()
-        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        self.keep_subject_hierarchy()
+        slicer.mrmlScene.AddObserver(slicer.mrmlScene.EndCloseEvent, self.keep_subject_hierarchy)
         for name in ("Red", "Yellow", "Green"):
             composite = slicer.mrmlScene.CreateNodeByClass("vtkMRMLSliceCompositeNode")
             composite.UnRegister(None)
@@ -178,6 +184,7 @@ class Application:
             composite.SetSingletonTag(name)
             slicer.mrmlScene.AddNode(composite)
         slicer.app = App(self.folder)
+        slicer.util.loadVolume = self.load_volume
         slicer.qSlicerScriptedLoadableModuleWidget = qSlicerScriptedLoadableModuleWidget
         self.main_window = MainWindow()
         self.editor = SegmentEditor()
@@ -245,6 +252,16 @@ class Application:
         self.window.show()
         self.qapplication.processEvents()
         return self.widget
+
+    def keep_subject_hierarchy(self, *_):
+        """The application makes one as soon as a scene is empty."""
+        slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+    def load_volume(self, path):
+        """`slicer.util.loadVolume`, by the logic that does it in Slicer."""
+        return slicer.modules.volumes.logic().AddArchetypeVolume(
+            str(path), Path(path).name.partition(".")[0], 0
+        )
 
     def click(self, button):
         """Press a button with the mouse, as a user would: it must be visible and enabled."""
