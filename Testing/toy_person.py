@@ -1,6 +1,6 @@
 """A person of spheres and rods, whose every distance is known: phantoms for tests without bone shapes.
 
-LPS millimetres, small (femora of 160 mm between head and knee), symmetric about x = 0, the patient's left at +x.
+LPS millimetres, small (160 mm between head and knee), symmetric about x = 0, the patient's left at +x.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from FemurSegLib.evaluation.metrics import (
 
 def ball(shape, spacing_mm, radius_mm, shift_mm=(0.0, 0.0, 0.0)):
     """Boolean (k, j, i), centred; spacing and shift along (i, j, k)."""
-    axes = [(np.arange(n) - (n - 1) / 2) * s - d
-            for n, s, d in zip(shape, spacing_mm[::-1], shift_mm[::-1], strict=True)]
+    axes = [
+        (np.arange(n) - (n - 1) / 2) * s - d
+        for n, s, d in zip(shape, spacing_mm[::-1], shift_mm[::-1], strict=True)
+    ]
     k, j, i = np.meshgrid(*axes, indexing="ij")
     return k**2 + j**2 + i**2 <= radius_mm**2
 
