@@ -64,10 +64,10 @@ class FemurSeg(ScriptedLoadableModule):
         parent.dependencies = ["Segmentations", "SegmentEditor", "Markups", "Tables"]
         parent.contributors = ["The FemurSeg contributors"]
         parent.helpText = _(
-            "Segments both femora in a lower-limb CT: choose the CT and click <b>Segment femur</b>. The femora are "
-            "found in two radiographs made from the CT, then segmented inside a 3D box each. Drag a box and segment "
-            "inside it again, correct the segments in the Segment Editor, and export STL files for planning. "
-            "For research; not a medical device."
+            "Segments both femora in a lower-limb CT: choose the CT and click <b>Segment femur</b>. "
+            "The femora are found in two radiographs made from the CT, then segmented inside a 3D box each. "
+            "Drag a box and segment inside it again, correct the segments in the Segment Editor, and export "
+            "STL files for planning. For research; not a medical device."
         )
         parent.acknowledgementText = _(
             "After the two-stage femur network of Xie et al. (2025). Built on MONAI, PyTorch and SimpleITK. "
@@ -300,7 +300,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     # What to do next
 
     def currentRun(self):
-        """The newest run of the scene. Raises InputError if the user has deleted its segmentation or its CT."""
+        """The newest run of the scene. Raises InputError if its segmentation or its CT was deleted."""
         run = latest_run()
         if run is None or run.segmentation is None or run.volume is None:
             self.showRun()
@@ -412,7 +412,7 @@ class FemurSegLogic(ScriptedLoadableModuleLogic):
         return FemurSegParameterNode(super().getParameterNode())
 
     def segment(self, volumeNode, **options):
-        """Segment and return the `Run`, whose nodes are in the scene. `options`: see `Options`. Raises FemurSegError."""
+        """Segment, and return the `Run` with its nodes. `options`: see `Options`. Raises FemurSegError."""
         return self.start(volumeNode, Options(**options)).wait(slicer.app.processEvents)
 
     def start(self, volumeNode, options=None, regions=None, onEvent=lambda event: None):

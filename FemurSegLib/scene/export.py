@@ -1,4 +1,4 @@
-"""Files from the segments as they are now, corrections included: STL for planning, NIfTI pairs for training."""
+"""Files from the segments as they are now, corrected: STL for planning, NIfTI pairs for training."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class StlOptions:
 
 
 def export_stl(run, folder, case="", options=None) -> list[Path]:
-    """Write CASE_right_femur.stl and CASE_left_femur.stl, as many as there are; `case` is the CT's name if not given.
+    """Write CASE_right_femur.stl and CASE_left_femur.stl; `case` is the CT's name if not given.
 
-    All surfaces are made and checked to be closed before the first file is written. Raises InputError, OutputError.
+    All surfaces are made and checked to be closed before the first file is written. Raises InputError and
+    OutputError.
     """
     options = options or StlOptions()
     case = case_name(case or (run.volume.GetName() if run.volume else "femurs"))
@@ -54,7 +55,10 @@ def export_stl(run, folder, case="", options=None) -> list[Path]:
 
 
 def save_training_case(run, folder, case="") -> tuple[Path, Path]:
-    """Write CASE_CT.nii.gz and CASE_femurs.nii.gz (1 right, 2 left) on the same grid. Raises InputError, OutputError."""
+    """Write CASE_CT.nii.gz and CASE_femurs.nii.gz (1 right, 2 left) on the same grid.
+
+    Raises InputError and OutputError.
+    """
     volume, sides = run.volume, _sides(run)
     if volume is None:
         raise InputError(

@@ -11,7 +11,7 @@ def flip(points) -> np.ndarray:
 
 
 def frame(axes, origin, spacing=(1.0, 1.0, 1.0)) -> np.ndarray:
-    """(4, 4) matrix whose columns are the unit vectors `axes` (3 rows) times `spacing`, placed at `origin`."""
+    """(4, 4) matrix with the unit vectors `axes` (3 rows) times `spacing` as columns, placed at `origin`."""
     matrix = np.eye(4)
     matrix[:3, :3] = np.asarray(axes, dtype=float).T * spacing
     matrix[:3, 3] = origin

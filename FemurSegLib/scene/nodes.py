@@ -4,8 +4,8 @@
     run.segmentation, run.rois["left_femur"], run.radiographs["coronal"], run.table, run.warnings
     run.undo()
 
-Every node of a run carries its number and its part as attributes, so a scene that was saved and opened again still
-knows its runs: `latest_run(scene)`.
+Every node of a run carries its number and its part as attributes, so a scene that was saved and opened again
+still knows its runs: `latest_run(scene)`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TABLE_COLUMNS = ("Femur", "Volume (ml)", "Length (mm)", "Confidence", "In the sc
 
 @dataclass(frozen=True)
 class Run:
-    """One run in a scene. Its nodes are looked up each time, so what the user has deleted is simply not there."""
+    """One run in a scene. Its nodes are looked up each time: what the user has deleted is not there."""
 
     scene: object
     number: int
@@ -133,7 +133,8 @@ def latest_run(scene=None) -> Run | None:
 def show_result(folder, volume, scene=None, smoothing=0.5) -> Run:
     """Add the nodes of a result folder, made from the CT `volume`, to the scene. Raises InputError.
 
-    `smoothing`: factor for the surfaces in 3D, 0 to 1, as in Slicer's Segmentations module. Earlier runs stay and are hidden. If anything fails, the scene is left as it was.
+    `smoothing`: factor for the surfaces in 3D, 0 to 1, as in Slicer's Segmentations module. Earlier runs stay
+    and are hidden. If anything fails, the scene is left as it was.
     """
     scene = scene or slicer.mrmlScene
     result = read_result(folder)
@@ -326,7 +327,7 @@ def _table_row(side: str, femur: dict) -> tuple[str, ...]:
 
 
 def _terminology(side: str) -> str:
-    """Slicer's serialised terminology entry: context, category, type, modifier, then an empty anatomic region."""
+    """Slicer's serialised terminology entry: context, category, type, modifier, an empty anatomic region."""
     codes = [TERMINOLOGY["category"], TERMINOLOGY["type"], TERMINOLOGY[side]]
     return "~".join(
         [

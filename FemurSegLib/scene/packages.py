@@ -1,4 +1,4 @@
-"""The Python packages that the engine needs and Slicer does not bring: which are missing, how large, how to get them.
+"""The Python packages that the engine needs and Slicer does not bring: what is missing, and how to get it.
 
 Nothing is installed without being asked, and nothing is imported here: only the metadata of packages is read.
 """
@@ -13,7 +13,7 @@ from FemurSegLib.errors import FemurSegError
 
 @dataclass(frozen=True)
 class Package:
-    """`name` and `versions` as pip takes them; `size_mb` on disk. `alone`: without the packages it asks for."""
+    """`name` and `versions` as pip takes them. `alone`: to be installed without what it asks for."""
 
     name: str
     versions: str

@@ -48,7 +48,7 @@ def engine_command(arguments) -> list[str]:
 
 
 class EngineJob:
-    """A running engine. `on_event(dict)` is called from `poll`; every line of output goes to the file `log`."""
+    """A running engine. `on_event(dict)` is called from `poll`; every line of output goes to `log`."""
 
     def __init__(self, command, log, on_event=lambda event: None):
         self.log = Path(log)
@@ -107,7 +107,7 @@ class EngineJob:
         return ""
 
     def stop(self, error: errors.FemurSegError | None = None) -> None:
-        """Ask the engine to end; it is killed, with its children, if it does not. `error`: why, for `result`."""
+        """Ask the engine to end; if it does not, it is killed with its children. `error`: for `result`."""
         if self._finished or self._stopped_at:
             return
         self._stopped_at = time.monotonic()
@@ -163,7 +163,7 @@ class EngineJob:
 
 
 def _launch(command) -> subprocess.Popen:
-    """Start a process whose output, errors too, can be read line by line; on Windows without a console window."""
+    """Start a process whose output and errors can be read line by line; on Windows without a window."""
     library = str(Path(__file__).parents[2])
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")])),
@@ -186,7 +186,7 @@ def _launch(command) -> subprocess.Popen:
 
 
 def _end(tree: list[int], at_once: bool) -> None:
-    """End processes, the root first: politely (SIGTERM) or `at_once`. Windows knows only the second, and the root."""
+    """End processes, the root first: politely (SIGTERM) or `at_once`. Windows knows only the second."""
     if os.name == "nt":
         subprocess.run(["taskkill", "/PID", str(tree[0]), "/T", "/F"], capture_output=True, check=False)
         return

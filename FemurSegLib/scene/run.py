@@ -107,7 +107,7 @@ class Segmenting:
         self._clean_up()
 
     def finish(self) -> Run:
-        """Show the result and clean up. Raises the FemurSegError that ended the run; then the scene is as before."""
+        """Show the result and clean up. Raises what ended the run; then the scene is as before."""
         try:
             folder = self._job.result()
             if not self.scene.IsNodePresent(self.volume):

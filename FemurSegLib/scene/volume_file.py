@@ -36,7 +36,8 @@ def check_ct(volume) -> None:
     low, high = image.GetScalarRange()
     if not (low < LOWEST_HU and high > BONE_HU):
         raise InputError(
-            f"{volume.GetName()} does not look like a CT in Hounsfield units: its values run from {low:g} to {high:g}.",
+            f"{volume.GetName()} does not look like a CT in Hounsfield units: "
+            f"its values run from {low:g} to {high:g}.",
             "Choose a CT. If it is one, load it from DICOM, so that its values become Hounsfield units.",
         )
     ijk_to_world_ras(volume)

@@ -50,7 +50,7 @@ def ct(scene):
 
 @pytest.fixture
 def result_of(tmp_path):
-    """A function: volume node -> result folder of the fake engine, in its own process as in the application."""
+    """A function: volume node -> result folder of the fake engine, run in its own process."""
     from FemurSegLib.scene.volume_file import write_ct
 
     def run(volume, regions=None):

@@ -215,7 +215,11 @@ def test_only_the_last_logs_are_kept(tmp_path):
 
 
 def test_output_that_is_not_utf8_does_not_stop_the_reading(tmp_path):
-    code = 'import sys; sys.stdout.buffer.write(b\'\\xff\\xfe broken\\n\'); print(\'{"event": "result", "folder": "x"}\')'
+    code = r"""
+import sys
+sys.stdout.buffer.write(b'\xff\xfe broken\n')
+print('{"event": "result", "folder": "x"}')
+"""
     job = EngineJob([sys.executable, "-c", code], tmp_path / "log")
     while job.poll():
         time.sleep(0.01)

@@ -39,5 +39,5 @@ def application(tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Folder for pictures of the panel: FEMURSEG_PICTURES, to look at them, or one that pytest clears away."""
+    """Folder for pictures of the panel: FEMURSEG_PICTURES, or one that pytest clears away."""
     return Path(os.environ.get("FEMURSEG_PICTURES", tmp_path / "pictures"))

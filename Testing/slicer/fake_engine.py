@@ -3,8 +3,8 @@
 Takes the same arguments, prints the same events, and writes its result with the engine's own radiographs and
 `write_result`. Only the femora are made up: what is above 200 HU, right and left of the middle.
 
-What shall go wrong is named in the environment variable FAKE_ENGINE: "slow-STAGE" stays in a stage until it is
-stopped, "deaf" does so and does not listen, "crash" and "traceback" die, and ERRORS are reported as such.
+What shall go wrong is named in the environment variable FAKE_ENGINE: "slow-STAGE" stays in a stage until it
+is stopped, "deaf" does so and does not listen, "crash" and "traceback" die, and ERRORS are reported as such.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def write(arguments, folder: Path) -> None:
         cut = ("superior",) if side == LEFT else ()
         regions[side] = Region(side, tuple(low), tuple(high), 0.9, 0.95, VIEWS, cut)
         for radiograph in radiographs:
-            box = radiograph.voxels_to_box(dict(zip("ijk", zip(low, high))))
+            box = radiograph.voxels_to_box(dict(zip("ijk", zip(low, high, strict=True), strict=True)))
             detections[radiograph.view].append(Detection(side, 0.9, box))
     segmentation = Segmentation(
         labels=np.ascontiguousarray(restore(labels, given.grid)),

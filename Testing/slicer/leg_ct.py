@@ -15,9 +15,9 @@ SIZE_IJK, SPACING_MM = (100, 48, 60), (1.5, 1.0, 1.25)
 
 
 def add_ct(name="CT", tilt_degrees=0.0, stored="LPS"):
-    """Rods along an axis tilted in the coronal plane, in a grid tilted with them; `stored` orders and turns the axes.
+    """Rods tilted in the coronal plane, in a grid tilted with them; `stored` orders and turns its axes.
 
-    With tilt 0 the rods run along S. "LPS" is how DICOM comes, "RAS" and "SAL" are others, "LPI" is left-handed.
+    With tilt 0 the rods run along S. "LPS" is how DICOM comes, "LPI" is left-handed.
     """
     turn = vtk.vtkTransform()
     turn.RotateY(tilt_degrees)

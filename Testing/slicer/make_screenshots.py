@@ -14,11 +14,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]
 
-from harness.application import Application
-from harness.views import picture_3d, picture_slice
-from PIL import Image
+from harness.application import Application  # noqa: E402
+from harness.views import picture_3d, picture_slice  # noqa: E402
+from PIL import Image  # noqa: E402
 
-from FemurSegLib.scene.nodes import latest_run
+from FemurSegLib.scene.nodes import latest_run  # noqa: E402
 
 PANEL = (460, 860)
 

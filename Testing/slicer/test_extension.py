@@ -1,4 +1,4 @@
-"""The extension as it is built, packed and listed: CMake, the install tree, the entry of the ExtensionsIndex."""
+"""The extension as it is built, packed and listed: CMake, the install tree, the ExtensionsIndex."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_pictures_that_the_description_names_are_there(build):
         path = ROOT / url.partition("/main/")[2]
         if path.parent.name == "Screenshots" and not path.parent.is_dir():
             pytest.skip(
-                "no screenshots yet: python Testing/slicer/make_screenshots.py makes them, with trained weights"
+                "no screenshots yet: Testing/slicer/make_screenshots.py makes them, with trained weights"
             )
         assert path.is_file(), path
     assert Image.open(ROOT / "FemurSeg/Resources/Icons/FemurSeg.png").size == (128, 128)

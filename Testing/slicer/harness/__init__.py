@@ -1,4 +1,5 @@
-"""Runs the unmodified module file off-screen: Slicer's real MRML, VTK and util.py over stand-ins for the application.
+"""Runs the unmodified module file off-screen, over Slicer's real MRML, VTK and util.py.
 
-`harness.scene` needs slicer-core only; `harness.application` needs PySide6 too. What a stand-in does not know raises.
+What the application itself brings is stood in for; what a stand-in does not know raises. `harness.scene`
+needs slicer-core only, `harness.application` needs PySide6 too.
 """

@@ -1,4 +1,4 @@
-"""The application around a module: `qt`, `ctk`, `slicer.app`, the scripted module classes, and loading a module.
+"""The application around a module: `qt`, `ctk`, `slicer.app`, the scripted module classes, loading a module.
 
 with Application(tmp_path) as application:
     widget = application.open("FemurSeg", path_of_FemurSeg_py)

@@ -1,7 +1,7 @@
 """`slicer.parameterNodeWrapper` for the kinds of parameters and widgets that the panel uses.
 
-Values are kept in a real vtkMRMLScriptedModuleNode, written as Slicer writes them. A kind of parameter, or a pair of
-parameter and widget, that is not known here raises, as it does in Slicer for those that it does not know.
+Values are kept in a real vtkMRMLScriptedModuleNode, written as Slicer writes them. A kind of parameter, or a
+pair of parameter and widget, that is not known here raises, as it does in Slicer for those it does not know.
 """
 
 from __future__ import annotations

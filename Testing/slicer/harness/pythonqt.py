@@ -1,8 +1,8 @@
 """Qt as PythonQt shows it to Slicer's Python, over PySide6: the module `qt`.
 
 PythonQt makes every Qt property an attribute (`button.enabled = False`, `label.text`) and keeps the setters
-(`setText`), the slots and the signals. It connects by signature: `button.connect("clicked(bool)", f)`. A name that Qt
-does not have, and a signal that a widget does not have, raise.
+(`setText`), the slots and the signals. It connects by signature: `button.connect("clicked(bool)", f)`. A name
+that Qt does not have, and a signal that a widget does not have, raise.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def with_properties(cls, **more):
 
 
 class QUiLoader(_QUiLoader):
-    """Makes the widgets of a .ui file of the classes above; connections with MRML arguments are wired by name."""
+    """Makes the widgets of a .ui file; its connections, whose arguments are MRML, are wired by name."""
 
     busy = False
 

@@ -21,7 +21,7 @@ LOGICS = {
 
 
 class Module:
-    """`slicer.modules.NAME` of a loadable module, as far as there is one without the application: its logic."""
+    """`slicer.modules.NAME` of a loadable module, as far as it is without the application: its logic."""
 
     def __init__(self, logic):
         self._logic = logic

@@ -29,7 +29,7 @@ class _MRMLWidget(QWidget):
 
 
 class _NodeComboBox(QComboBox):
-    """Lists the nodes of a class in the scene and follows it; a node that comes first is chosen, unless None may be."""
+    """Lists the nodes of a class in the scene and follows it; the first to come is chosen."""
 
     currentNodeChanged = Signal(object)
 
