@@ -3,10 +3,10 @@
     detector = Detector(device="cpu")
     detector.detect(coronal)  # [Detection(side="right_femur", score=0.98, box=(x0, y0, x1, y1)), ...]
 
-The networks are built from the description inside ultralytics and filled from tensor-only files; ultralytics'
-predictor, which opens pickles and looks for updates, is not used. What the network is given: the radiograph's
-channels in their order, divided by 255, its longer side resized to the size of training, centred on the smallest
-canvas of whole strides, grey (114) around it, as in training.
+The networks are built from the description inside ultralytics and filled from tensor-only files;
+ultralytics' predictor, which opens pickles and looks for updates, is not used. What the network is given:
+the radiograph's channels in their order, divided by 255, its longer side resized to the size of training,
+centred on the smallest canvas of whole strides, grey (114) around it, as in training.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ PER_SIDE = 3
 class Detector:
     """Detects in both views. `device`: of torch; `models_folder`: by default the one that is shipped.
 
-    `models` are the weights used. Networks are loaded when first used. Raises ModelError if weights are missing,
-    damaged or do not fit.
+    `models` are the weights used. Networks are loaded when first used. Raises ModelError if weights are
+    missing, damaged or do not fit.
     """
 
     def __init__(self, device: str = "cpu", models_folder: Path | str | None = None):
@@ -67,7 +67,9 @@ def image_size(network: str) -> int:
     """The image size that such a name tells. ModelError for another network."""
     name, _, size = network.partition("-")
     if name != ultralytics_offline.YOLO or not (size or "0").isdigit():
-        raise ModelError(f"Detector weights are for the network '{network}', which is not known here.", _UPDATE)
+        raise ModelError(
+            f"Detector weights are for the network '{network}', which is not known here.", _UPDATE
+        )
     return int(size) if size else IMAGE_SIZE
 
 
@@ -87,7 +89,8 @@ def load_network(model: models.Model, device: str = "cpu"):
 
 
 def find_boxes(network, image: np.ndarray, size: int) -> list[Detection]:
-    """What `network` (images -> (n, 4 + sides, anchors): centre x, y, width, height, probabilities) sees in `image`."""
+    """What `network` (images -> (n, 4 + sides, anchors): centre x, y, width, height, probabilities) sees in
+    `image`."""
     import torch
 
     canvas, scale, offset = letterbox(image, size)
@@ -99,10 +102,13 @@ def find_boxes(network, image: np.ndarray, size: int) -> list[Detection]:
 
 
 def letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, float], tuple[int, int]]:
-    """The canvas that the network is given; scale (x, y) and offset (x, y) turn pixels of `image` into its own."""
+    """The canvas that the network is given; scale (x, y) and offset (x, y) turn pixels of `image` into its
+    own."""
     rows, columns = image.shape[:2]
     ratio = size / max(rows, columns)
-    wanted = tuple(max(1, min(size, int(np.ceil(n * ratio)))) for n in (columns, rows))  # as the training set is read
+    wanted = tuple(
+        max(1, min(size, int(np.ceil(n * ratio)))) for n in (columns, rows)
+    )  # as the training set is read
     inner = cv2.resize(image, wanted, interpolation=cv2.INTER_LINEAR)
     width, height = (-(-n // STRIDE) * STRIDE for n in wanted)
     x, y = (width - wanted[0]) // 2, (height - wanted[1]) // 2
@@ -112,7 +118,8 @@ def letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, fl
 
 
 def _detections(rows: np.ndarray, shape: tuple[int, int], scale, offset) -> list[Detection]:
-    """Detections in the picture from the network's output (anchors, 4 + sides), weak and double ones left out."""
+    """Detections in the picture from the network's output (anchors, 4 + sides), weak and double ones left
+    out."""
     half = rows[:, 2:4] / 2
     corners = np.c_[rows[:, :2] - half, rows[:, :2] + half]
     corners = (corners - np.tile(offset, 2)) / np.tile(scale, 2)

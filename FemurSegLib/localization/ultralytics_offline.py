@@ -20,8 +20,8 @@ _library = None
 def prepare() -> None:
     """Settles ultralytics' environment; to be called before it is first imported. Repeating does no harm.
 
-    YOLO_OFFLINE stops the look-ups at import and the events (its telemetry), YOLO_AUTOINSTALL=false keeps pip out,
-    and its settings file goes to the temporary folder and not to the user's home.
+    YOLO_OFFLINE stops the look-ups at import and the events (its telemetry), YOLO_AUTOINSTALL=false keeps
+    pip out, and its settings file goes to the temporary folder and not to the user's home.
     """
     import torch  # noqa: F401  before ultralytics, which would otherwise set OMP_NUM_THREADS=1
 
@@ -29,12 +29,15 @@ def prepare() -> None:
     os.environ["YOLO_AUTOINSTALL"] = "false"
     os.environ.setdefault("YOLO_VERBOSE", "false")
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    folder = Path(os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir(), f"femurseg-yolo-{user}"))))
+    folder = Path(
+        os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir(), f"femurseg-yolo-{user}")))
+    )
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def prepare_training(threads: int | None = None) -> None:
-    """As `prepare`, and so that training works offline: settings, threads, fonts, torchvision beside CPU torch."""
+    """As `prepare`, and so that training works offline: settings, threads, fonts, torchvision beside CPU
+    torch."""
     prepare()
     _make_torchvision_importable()
     from ultralytics.utils import SETTINGS, torch_utils
@@ -47,8 +50,21 @@ def prepare_training(threads: int | None = None) -> None:
     data_utils.check_font = lambda *args, **keywords: None  # the only thing training would still fetch
 
 
-_TALKATIVE = {"sync", "clearml", "comet", "dvc", "hub", "mlflow", "neptune", "raytune", "tensorboard", "wandb",
-              "platform"}  # fmt: skip
+_TALKATIVE = {
+    *(
+        "sync",
+        "hub",
+        "platform",
+        "clearml",
+        "comet",
+        "dvc",
+        "mlflow",
+        "neptune",
+        "raytune",
+        "tensorboard",
+        "wandb",
+    )
+}
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""Trains the detector of one view with ultralytics: resumable, on CPU or GPU, curves in results.csv of the run.
+"""Trains the detector of one view with ultralytics: resumable, on CPU or GPU, curves in results.csv of the
+run.
 
     train_detector(DetectorTraining(out=Path("runs/detector/coronal"), radiographs=folder, view="coronal"))
     export_detector(Path("runs/detector/coronal"), "coronal")
 
-Checkpoints of a run are ultralytics' own, that is, pickles: continue only runs that you started. What is shipped is
-exported as tensors.
+Checkpoints of a run are ultralytics' own, that is, pickles: continue only runs that you started. What is
+shipped is exported as tensors.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from FemurSegLib.localization.detector import network_name
 from FemurSegLib.training.radiographs import CLASSES
 
 COCO_SHA256 = "f59b3d833e2ff32e194b5bb8e08d211dc7c5bdf144b90d2c8412c47ccfc83b36"
-"""Of ultralytics' yolov8n.pt (AGPL-3.0), trained on COCO; found in the sdist aissemble-inference-yolo==1.5.0."""
+"""Of ultralytics' yolov8n.pt (AGPL-3.0), trained on COCO; found in the sdist
+aissemble-inference-yolo==1.5.0."""
 
 
 @dataclass(frozen=True)
 class DetectorTraining:
     """What to train on and how; the defaults are those of Xie 2025, Table 2, where it gives them.
 
-    out: folder of the run; radiographs: folder of a RadiographSet; start: weights to start from, tensor-only or
-    ultralytics' yolov8n.pt, none for random ones. minimum_area_ratio: the table does not say of what; it is read as
-    MMYOLO's parameter of that name: after a random shift and scaling, a box that kept less than this part of its
-    area is dropped. minutes: fit the epochs into this time, counted from each start. bf16: train in bfloat16.
+    out: folder of the run; radiographs: folder of a RadiographSet; start: weights to start from,
+    tensor-only or ultralytics' yolov8n.pt, none for random ones. minimum_area_ratio: the table does not say
+    of what; it is read as MMYOLO's parameter of that name: after a random shift and scaling, a box that
+    kept less than this part of its area is dropped. minutes: fit the epochs into this time, counted from
+    each start. bf16: train in bfloat16.
     """
 
     out: Path
@@ -56,13 +59,15 @@ class DetectorTraining:
 
 
 AUGMENTATION = {
-    # Left and right are what is to be learned, and a radiograph shows them by where things are: nothing is mirrored,
-    # turned or combined with other pictures. The channels have meaning, so their balance is changed little.
-    "fliplr": 0.0, "flipud": 0.0, "mosaic": 0.0, "mixup": 0.0, "copy_paste": 0.0, "degrees": 0.0, "shear": 0.0,
-    "hsv_h": 0.0, "hsv_s": 0.15, "hsv_v": 0.25,
+    # Left and right are what is to be learned, and a radiograph shows them by where things are: nothing is
+    # mirrored, turned or combined with other pictures. The channels have meaning: their balance hardly changes.
+    **dict.fromkeys(("fliplr", "flipud", "mosaic", "mixup", "copy_paste", "degrees", "shear", "hsv_h"), 0.0),
+    "hsv_s": 0.15,
+    "hsv_v": 0.25,
     # A box cut by the edge would not be tight any more, so pictures are shrunk, and hardly ever cut.
-    "scale": (0.75, 1.0), "translate": 0.06,
-}  # fmt: skip
+    "scale": (0.75, 1.0),
+    "translate": 0.06,
+}
 
 
 def train_detector(training: DetectorTraining, report: Callable[[dict], None] = lambda epoch: None) -> Path:
@@ -77,14 +82,18 @@ def train_detector(training: DetectorTraining, report: Callable[[dict], None] = 
     ultralytics_offline.prepare_training(training.threads)
     import torch
 
-    with ultralytics_offline.threads_kept(), _bfloat16_on_cpu():
+    with ultralytics_offline.threads_kept(), _precision():
         trainer = _trainer(training, out, report)
         try:
             trainer.train()
         finally:
             torch.use_deterministic_algorithms(False)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
-    finished.write_text(json.dumps({"training": settings, "epochs": trainer.epoch + 1}, indent=2, default=str))
+    settings = {
+        name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()
+    }
+    finished.write_text(
+        json.dumps({"training": settings, "epochs": trainer.epoch + 1}, indent=2, default=str)
+    )
     return out
 
 
@@ -96,7 +105,10 @@ def export_detector(run: Path, view: str, folder: Path | None = None, image_size
     from ultralytics.nn.tasks import load_checkpoint
 
     run = Path(run)
-    best = next((run / "weights" / name for name in ("best.pt", "last.pt") if (run / "weights" / name).is_file()), None)
+    best = next(
+        (run / "weights" / name for name in ("best.pt", "last.pt") if (run / "weights" / name).is_file()),
+        None,
+    )
     if best is None:
         raise ModelError(f"The run {run} has no weights yet.", "Train for at least one epoch.")
     size = image_size or yaml.safe_load((run / "args.yaml").read_text())["imgsz"]
@@ -108,7 +120,8 @@ def export_detector(run: Path, view: str, folder: Path | None = None, image_size
 
 
 def starting_tensors(path: Path) -> dict:
-    """Tensors of a safetensors file, or of ultralytics' yolov8n.pt, which is opened without running its pickle."""
+    """Tensors of a safetensors file, or of ultralytics' yolov8n.pt, which is opened without running its
+    pickle."""
     import torch
 
     path = Path(path)
@@ -117,14 +130,25 @@ def starting_tensors(path: Path) -> dict:
 
         return {name: tensor.float() for name, tensor in load_file(path).items()}
     if hashlib.sha256(path.read_bytes()).hexdigest() != COCO_SHA256:
-        raise ModelError(f"{path} is neither tensor-only nor the yolov8n.pt that is known.", f"SHA-256 {COCO_SHA256}")
+        raise ModelError(
+            f"{path} is neither tensor-only nor the yolov8n.pt that is known.", f"SHA-256 {COCO_SHA256}"
+        )
     ultralytics_offline.prepare()
     from ultralytics.nn import tasks
     from ultralytics.nn.modules import block, conv, head
 
-    own = [tasks.DetectionModel, conv.Concat, conv.Conv, block.C2f, block.SPPF, block.Bottleneck, block.DFL, head.Detect]
-    plain = [getattr(torch.nn, name) for name in
-             ("ModuleList", "Upsample", "BatchNorm2d", "Conv2d", "Sequential", "SiLU", "MaxPool2d")]  # fmt: skip
+    own = [
+        tasks.DetectionModel,
+        conv.Concat,
+        conv.Conv,
+        block.C2f,
+        block.SPPF,
+        block.Bottleneck,
+        block.DFL,
+        head.Detect,
+    ]
+    names = ("ModuleList", "Upsample", "BatchNorm2d", "Conv2d", "Sequential", "SiLU", "MaxPool2d")
+    plain = [getattr(torch.nn, name) for name in names]
     with torch.serialization.safe_globals(own + plain):
         network = torch.load(path, map_location="cpu", weights_only=True)["model"]
     return network.float().state_dict()
@@ -183,14 +207,32 @@ def _trainer(training: DetectorTraining, out: Path, report):
     }
     data.write_text(yaml.safe_dump(description))
     last = out / "weights" / "last.pt"
-    overrides = {
-        "model": f"{ultralytics_offline.YOLO}.yaml", "data": str(data), "project": str(out.parent), "name": out.name,
-        "exist_ok": True, "epochs": training.epochs, "batch": training.batch, "nbs": training.batch,
-        "workers": training.workers, "imgsz": training.image_size, "device": training.device, "seed": training.seed,
-        "optimizer": "AdamW", "lr0": training.learning_rate, "cos_lr": True, "warmup_epochs": 1.0,
-        "warmup_bias_lr": 0.01, "patience": 0, "cache": "ram", "plots": False, "verbose": False, "pretrained": False,
-        "amp": "bf16" if training.bf16 else not training.device.startswith("cpu"), **AUGMENTATION,
-    }  # fmt: skip
+    overrides = dict(
+        model=f"{ultralytics_offline.YOLO}.yaml",
+        pretrained=False,
+        data=str(data),
+        cache="ram",
+        project=str(out.parent),
+        name=out.name,
+        exist_ok=True,
+        plots=False,
+        verbose=False,
+        epochs=training.epochs,
+        patience=0,
+        batch=training.batch,
+        nbs=training.batch,
+        workers=training.workers,
+        imgsz=training.image_size,
+        device=training.device,
+        seed=training.seed,
+        amp="bf16" if training.bf16 else not training.device.startswith("cpu"),
+        optimizer="AdamW",
+        lr0=training.learning_rate,
+        cos_lr=True,
+        warmup_epochs=1.0,
+        warmup_bias_lr=0.01,
+        **AUGMENTATION,
+    )
     if math.isfinite(training.minutes):
         overrides["time"] = training.minutes / 60
     if last.is_file():
@@ -198,7 +240,11 @@ def _trainer(training: DetectorTraining, out: Path, report):
     trainer = Trainer(overrides=overrides)
 
     def tell(state):
-        numbers = {"epoch": state.epoch + 1, "of": state.epochs, **{k: float(v) for k, v in state.metrics.items()}}
+        numbers = {
+            "epoch": state.epoch + 1,
+            "of": state.epochs,
+            **{k: float(v) for k, v in state.metrics.items()},
+        }
         report({**numbers, "fitness": float(state.fitness) if state.fitness is not None else None})
 
     trainer.add_callback("on_fit_epoch_end", tell)
@@ -206,27 +252,29 @@ def _trainer(training: DetectorTraining, out: Path, report):
 
 
 @contextmanager
-def _bfloat16_on_cpu():
-    """ultralytics has bfloat16 for CUDA only; on a CPU that has it, a step takes half the time."""
+def _precision():
+    """bfloat16 on a CPU too, where it halves the time of a step; and no test of half precision on a GPU, for which
+    ultralytics would fetch other weights and a picture."""
     import torch
     from ultralytics.engine import trainer
 
-    original = trainer.autocast
+    original, check = trainer.autocast, trainer.check_amp
 
     def autocast(enabled, device="cuda"):
         if enabled is torch.bfloat16 and device == "cpu":
             return torch.autocast("cpu", dtype=torch.bfloat16)
         return original(enabled, device)
 
-    trainer.autocast = autocast
+    trainer.autocast, trainer.check_amp = autocast, lambda network: True
     try:
         yield
     finally:
-        trainer.autocast = original
+        trainer.autocast, trainer.check_amp = original, check
 
 
 class _KeepBoxes:
-    """ultralytics' choice of the boxes to keep after a random shift and scaling, with another smallest area ratio."""
+    """ultralytics' choice of the boxes to keep after a random shift and scaling, with another smallest area
+    ratio."""
 
     def __init__(self, minimum_area_ratio: float):
         self.minimum_area_ratio = minimum_area_ratio

@@ -2,9 +2,10 @@
 
     make_radiographs_of(RadiographSet(out=Path("runs/detector/set"), shapes=shapes, people=("z009", ...)))
 
-One phantom is painted once from pelvis to feet, and many scans are cut out of it: legs, hips, knees, one thigh, a
-lower leg without a femur, off-centre, cut on one side, with wide air. Boxes come from the exact labels of what is
-left. Nothing is mirrored in the picture: a mirrored *patient* has the sides exchanged in the labels too.
+One phantom is painted once from pelvis to feet, and many scans are cut out of it: legs, hips, knees, one
+thigh, a lower leg without a femur, off-centre, cut on one side, with wide air. Boxes come from the exact
+labels of what is left. Nothing is mirrored in the picture: a mirrored *patient* has the sides exchanged in
+the labels too.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ SHARE_WHOLE = 0.25
 class RadiographSet:
     """What to make. A set that is partly there is completed, so making can be interrupted.
 
-    out: folder; split: `train` or `val`, its part of the folder. shapes, people, cache: see PhantomSource; feet: who
-    lends feet. patients: phantoms to paint, about ten radiographs of each view from each. cases: labelled CTs;
-    per_case: radiographs of each view from each of them. Everything random follows from `seed`.
+    out: folder; split: `train` or `val`, its part of the folder. shapes, people, cache: see PhantomSource;
+    feet: who lends feet. patients: phantoms to paint, about ten radiographs of each view from each. cases:
+    labelled CTs; per_case: radiographs of each view from each of them. Everything random follows from
+    `seed`.
     """
 
     out: Path
@@ -58,7 +60,8 @@ class RadiographSet:
 
 
 def make_radiographs_of(what: RadiographSet) -> Path:
-    """Makes what is not there yet and returns the folder: <view>/images/<split>/*.png, <view>/labels/<split>/*.txt."""
+    """Makes what is not there yet and returns the folder: <view>/images/<split>/*.png,
+    <view>/labels/<split>/*.txt."""
     for view in VIEWS:
         for kind in ("images", "labels"):
             (what.out / view / kind / what.split).mkdir(parents=True, exist_ok=True)
@@ -78,8 +81,8 @@ def make_radiographs_of(what: RadiographSet) -> Path:
 def boxes(labels: Volume, radiograph: Radiograph) -> list[tuple[int, tuple[float, float, float, float]]]:
     """(class, box in pixels) of each femur in a radiograph made from the same oriented grid.
 
-    Only the slices that the rays ran through count. Undecided voxels go with the nearer femur, from side to side:
-    bone nobody could outline is still there to be found.
+    Only the slices that the rays ran through count. Undecided voxels go with the nearer femur, from side to
+    side: bone nobody could outline is still there to be found.
     """
     voxels, start = labels.voxels, 0
     if radiograph.view == "axial":
@@ -104,7 +107,8 @@ def boxes(labels: Volume, radiograph: Radiograph) -> list[tuple[int, tuple[float
 
 
 def slices_to_project(labels: Volume, rng: np.random.Generator) -> tuple[int, int] | None:
-    """The slices of the femora with a margin, as the coronal view would give them; sometimes the whole volume."""
+    """The slices of the femora with a margin, as the coronal view would give them; sometimes the whole
+    volume."""
     slices = np.flatnonzero((labels.voxels > 0).any(axis=(1, 2)))
     if not len(slices) or rng.random() < SHARE_WHOLE:
         return None
@@ -125,7 +129,7 @@ def mirrored(volume: Volume) -> Volume:
     return Volume(voxels, volume.grid)
 
 
-# --- phantoms ------------------------------------------------------------------------------------------------------
+# --- phantoms -------------------------------------------------------------------------------------
 
 
 def _from_phantom(what: RadiographSet, number: int) -> None:
@@ -194,7 +198,7 @@ def _person(shapes, name, cache):
     return load_person(shapes, name, cache)
 
 
-# --- labelled CTs --------------------------------------------------------------------------------------------------
+# --- labelled CTs ---------------------------------------------------------------------------------
 
 
 def _from_case(what: RadiographSet, number: int) -> None:
@@ -226,7 +230,7 @@ def rescanned(ct: Volume, rng: np.random.Generator) -> Volume:
     return Volume(np.clip(hu, -1024, 3071).astype(np.int16), ct.grid)
 
 
-# --- other fields of view ------------------------------------------------------------------------------------------
+# --- other fields of view -------------------------------------------------------------------------
 
 
 def _some_slices(ct: Volume, labels: Volume, rng: np.random.Generator) -> tuple[Volume, Volume]:
@@ -277,7 +281,7 @@ def _padded(volume: Volume, before, after, value: int) -> Volume:
     return Volume(voxels, replace(volume.grid, shape=voxels.shape, origin_mm=tuple(float(x) for x in origin)))
 
 
-# --- on disk -------------------------------------------------------------------------------------------------------
+# --- on disk --------------------------------------------------------------------------------------
 
 
 def save_example(folder: Path, split: str, name: str, radiograph: Radiograph, found) -> None:

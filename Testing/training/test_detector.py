@@ -1,0 +1,169 @@
+"""Radiographs with boxes, and a detector trained on a few of them for an epoch or two."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from FemurSegLib.errors import ModelError
+from FemurSegLib.localization.detection import Detection
+from FemurSegLib.localization.detector import Detector
+from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
+from FemurSegLib.sides import LABELS, LEFT, RIGHT
+from FemurSegLib.training.detector import DetectorTraining, export_detector, starting_tensors, train_detector
+from FemurSegLib.training.detector_figures import Picture, average_precision, figures
+from FemurSegLib.training.patches import Case
+from FemurSegLib.training.radiographs import (
+    CLASSES,
+    RadiographSet,
+    boxes,
+    make_radiographs_of,
+    mirrored,
+    reframed,
+)
+from FemurSegLib.volume import Grid, Volume, write_volume
+
+
+def _legs(seed: int = 0) -> tuple[Volume, Volume]:
+    """Two rods of bone in two cylinders of muscle, the right one at low i; small and quick."""
+    rng = np.random.default_rng(seed)
+    shape = (60, 40, 80)
+    k, j, i = np.indices(shape)
+    ct, labels = np.full(shape, -1000, np.int16), np.zeros(shape, np.uint8)
+    for side, center in ((RIGHT, 20), (LEFT, 60)):
+        center = center + rng.uniform(-4, 4)
+        radius = np.hypot(j - 20, i - center)
+        ct[radius < 15] = 40
+        inside = (radius < 4) & (k > 8) & (k < 50)
+        ct[inside], labels[inside] = 900, LABELS[side]
+    grid = Grid(shape, (4.0, 4.0, 5.0), (0.0, 0.0, 0.0), np.eye(3))
+    return Volume(ct, grid), Volume(labels, grid)
+
+
+def test_boxes_fit_the_labels_and_the_right_femur_is_on_the_left_of_the_picture():
+    ct, labels = _legs()
+    found = {CLASSES[number]: box for number, box in boxes(labels, coronal_radiograph(ct))}
+    assert found[RIGHT][2] < found[LEFT][0]
+    edges = coronal_radiograph(ct).box_to_voxels(found[RIGHT])
+    at = np.argwhere(labels.voxels == LABELS[RIGHT])
+    assert edges["k"] == pytest.approx((at[:, 0].min() - 0.5, at[:, 0].max() + 0.5), abs=1e-6)
+    assert edges["i"] == pytest.approx((at[:, 2].min() - 0.5, at[:, 2].max() + 0.5), abs=1e-6)
+
+
+def test_an_axial_box_counts_only_the_slices_that_were_projected():
+    ct, labels = _legs()
+    assert len(boxes(labels, axial_radiograph(ct))) == 2
+    assert boxes(labels, axial_radiograph(ct, (0, 8))) == []
+
+
+def test_a_sliver_has_no_box():
+    ct, labels = _legs()
+    part = (ct.crop((0, 0, 0), (10, 40, 80)), labels.crop((0, 0, 0), (10, 40, 80)))
+    assert boxes(part[1], coronal_radiograph(part[0])), "one slice of 5 mm"
+    thin = Volume(part[1].voxels, Grid(part[1].grid.shape, (4.0, 4.0, 4.0), (0.0, 0.0, 0.0), np.eye(3)))
+    assert not boxes(thin, coronal_radiograph(Volume(part[0].voxels, thin.grid))), "one slice of 4 mm"
+
+
+def test_undecided_voxels_go_with_the_nearer_femur():
+    ct, labels = _legs()
+    labels.voxels[4:9, 20, 60] = 255
+    found = {
+        CLASSES[n]: coronal_radiograph(ct).box_to_voxels(box)
+        for n, box in boxes(labels, coronal_radiograph(ct))
+    }
+    assert found[LEFT]["k"][0] == pytest.approx(3.5)
+    assert found[RIGHT]["k"][0] == pytest.approx(8.5)
+
+
+def test_a_mirrored_patient_has_the_sides_exchanged():
+    ct, labels = _legs()
+    other_ct, other = mirrored(ct), mirrored(labels)
+    assert (other.voxels[:, :, :40] == LABELS[RIGHT]).any() and not (
+        other.voxels[:, :, :40] == LABELS[LEFT]
+    ).any()
+    assert ((other.voxels > 0) == (other_ct.voxels == 900)).all()
+
+
+def test_another_field_of_view_keeps_ct_and_labels_together():
+    ct, labels = _legs()
+    for seed in range(30):
+        part, part_labels = reframed(ct, labels, np.random.default_rng(seed))
+        assert part.grid.shape == part_labels.grid.shape == part.voxels.shape
+        assert ((part.voxels == 900) == (part_labels.voxels > 0)).all()
+        k, j, i = np.argwhere(part_labels.voxels > 0)[0] if (part_labels.voxels > 0).any() else (0, 0, 0)
+        at = np.round(ct.grid.ijk(part.grid.lps((i, j, k)))).astype(int)
+        if part_labels.voxels[k, j, i]:
+            assert labels.voxels[tuple(at[::-1])] == part_labels.voxels[k, j, i], "it stays in its place"
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("set")
+    for split, number in (("train", 4), ("val", 1)):
+        cases = []
+        for seed in range(number):
+            ct, labels = _legs(seed)
+            paths = folder / f"{split}{seed}_ct.mha", folder / f"{split}{seed}_labels.mha"
+            write_volume(paths[0], ct), write_volume(paths[1], labels)
+            cases.append(Case(*paths))
+        make_radiographs_of(RadiographSet(folder / "set", split, cases=tuple(cases), per_case=2))
+    return folder / "set"
+
+
+def test_a_set_has_a_label_file_for_each_picture_and_is_not_made_twice(small_set):
+    for view in ("coronal", "axial"):
+        pictures = sorted(path.stem for path in (small_set / view / "images" / "train").glob("*.png"))
+        assert len(pictures) == 8
+        assert pictures == sorted(path.stem for path in (small_set / view / "labels" / "train").glob("*.txt"))
+    assert json.loads(next((small_set / "done").iterdir()).read_text())["scans"] == 2
+
+
+def test_training_can_be_interrupted_goes_on_and_exports(small_set, tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    def stop(epoch):
+        if epoch["epoch"] == 2:
+            raise Interrupted
+
+    training = DetectorTraining(
+        tmp_path / "run", small_set, "coronal", epochs=3, batch=4, image_size=64, threads=1
+    )
+    with pytest.raises(Interrupted):
+        train_detector(training, stop)
+    seen = []
+    run = train_detector(training, lambda epoch: seen.append(epoch["epoch"]))
+    assert seen[0] == 3, "the first two epochs are not done again"
+    assert train_detector(training, seen.clear) == run and seen, "a finished run is left as it is"
+    curve = (run / "results.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in curve] == ["epoch", "1", "2", "3"]
+
+    for view in ("coronal", "axial"):
+        export_detector(run, view, tmp_path / "models")
+    detector = Detector(models_folder=tmp_path / "models")
+    assert [model.network for model in detector.models] == ["yolov8n-64"] * 2
+    assert isinstance(detector.detect(coronal_radiograph(_legs()[0])), list)
+
+
+def test_a_pickle_that_is_not_known_is_not_opened(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"anything")
+    with pytest.raises(ModelError):
+        starting_tensors(path)
+
+
+def test_figures_count_what_was_missed_swapped_and_imagined():
+    box, away = (0, 0, 10, 20), (50, 0, 60, 20)
+    pictures = [
+        Picture("good", "coronal", {RIGHT: box}, [Detection(RIGHT, 0.9, box)]),
+        Picture("missed", "coronal", {RIGHT: box}, [Detection(RIGHT, 0.8, away)]),
+        Picture("swapped", "coronal", {LEFT: box}, [Detection(RIGHT, 0.7, box)]),
+        Picture("empty", "coronal", {}, [Detection(LEFT, 0.6, box)]),
+    ]
+    numbers = figures(pictures)
+    assert (numbers["missed"], numbers["swapped"], numbers["false_alarms"]) == (2, 1, 1)
+    assert numbers["mean_iou"] == pytest.approx(1 / 3)
+    assert average_precision(pictures, RIGHT, 0.5) == pytest.approx(0.5)
+    assert average_precision(pictures, LEFT, 0.5) == 0
