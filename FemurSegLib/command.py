@@ -19,9 +19,10 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from . import __version__, progress, sides
-from .errors import CancelledError, FemurSegError, MemoryExhaustedError
+from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError
 
 ROOMS = ("training", "evaluation", "phantom")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
@@ -71,6 +72,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
 
     started = time.perf_counter()
     check_folder(args.out)
+    drawn = _read_regions(args.region) if args.region else None
     report(progress.progress("read"))
     # Loading the networks' libraries takes as long as reading a large CT; both are done at once. Python waits
     # for the thread at exit, so it is never cut off in the middle.
@@ -85,9 +87,12 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     from . import pipeline
 
     seconds["load"] = time.perf_counter() - began
-    segmentation = pipeline.segment_femurs(
-        volume, device=args.device, sides=SIDE_CHOICES[args.side], network=args.network, progress=report
-    )
+    options = {"device": args.device, "sides": SIDE_CHOICES[args.side], "network": args.network}
+    if drawn is not None:
+        from .localization.region import drawn_regions
+
+        options["regions"] = drawn_regions(drawn, volume.grid.oriented())
+    segmentation = pipeline.segment_femurs(volume, progress=report, **options)
     del volume  # its memory is better used for writing
     for stage, value in segmentation.seconds.items():
         seconds[stage] = seconds.get(stage, 0) + value
@@ -97,6 +102,15 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     )
     report(progress.finished(folder))
     return 0
+
+
+def _read_regions(path) -> dict:
+    """The boxes of a --region file, by side. Raises InputError."""
+    try:
+        drawn = json.loads(Path(path).read_text(encoding="utf-8"))
+        return dict(drawn)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"The boxes in {path} could not be read.", "Give a JSON file.") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,6 +152,11 @@ def _add_segment(commands) -> None:
     )
     parser.add_argument(
         "--network", default="segresnet", metavar="NAME", help="segmentation network; default: segresnet"
+    )
+    parser.add_argument(
+        "--region",
+        metavar="JSON",
+        help="file with a box a side (as in result.json: center_lps_mm, size_mm, axes_lps); segment there",
     )
     parser.add_argument(
         "--progress",

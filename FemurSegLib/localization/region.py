@@ -15,6 +15,7 @@ from itertools import product
 
 import numpy as np
 
+from FemurSegLib.errors import InputError
 from FemurSegLib.findings import Finding
 from FemurSegLib.localization.detection import Detection
 from FemurSegLib.localization.radiograph import VIEWS, Radiograph
@@ -106,6 +107,35 @@ def fuse(coronal: Radiograph, axial: Radiograph, detections: dict[str, list[Dete
         warnings += _findings(regions[side])
     warnings += _missing(regions, coronal.grid)
     return Localization(regions, {view: list(detections.get(view, [])) for view in VIEWS}, warnings)
+
+
+def drawn_regions(drawn: dict[str, dict], grid) -> dict[str, Region]:
+    """Regions from boxes that a user drew: by side, `center_lps_mm`, `size_mm` and `axes_lps` (rows, unit vectors).
+
+    grid: the oriented grid of the CT. A box turned against the grid becomes the smallest region that holds it.
+    Raises InputError for anything else, and for a box outside the CT.
+    """
+    regions = {}
+    size = np.array(grid.shape[::-1])
+    for side, box in drawn.items():
+        try:
+            center, half, axes = (np.array(box[key], float) for key in ("center_lps_mm", "size_mm", "axes_lps"))
+            corners = center + np.array(list(product((-0.5, 0.5), repeat=3))) * half @ axes.reshape(3, 3)
+            ijk = grid.ijk(corners.reshape(8, 3))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"The box of '{side}' is not understood.", _DRAWN) from error
+        lower, upper = np.maximum(ijk.min(0), -0.5), np.minimum(ijk.max(0), size - 0.5)
+        if side not in SIDES or not np.isfinite(ijk).all():
+            raise InputError(f"The box of '{side}' is not understood.", _DRAWN)
+        if (lower >= upper).any():
+            raise InputError(f"The box of the {_name(side)} lies outside the CT.", "Move it onto the bone.")
+        regions[side] = Region(side, tuple(lower.tolist()), tuple(upper.tolist()), 1.0, 1.0, ())
+    if not regions:
+        raise InputError("There is no box to segment in.", _DRAWN)
+    return regions
+
+
+_DRAWN = "A box needs center_lps_mm, size_mm and axes_lps, by side: right_femur, left_femur."
 
 
 def slices_of_femora(coronal: Radiograph, detections: list[Detection]) -> tuple[int, int] | None:

@@ -77,12 +77,12 @@ class Variation:
 
 
 def sample_anatomy(
-    people: list[Person], feet: Person, seed: int, variation: Variation | None = None
+    people: list[Person], feet: Person | None, seed: int, variation: Variation | None = None
 ) -> Anatomy:
     """A patient made of the pelvis and femora of one of `people`, and of lower legs of one that has them.
 
-    people: candidates; at least one has lower legs. feet: person whose feet and, where none of `people` has them,
-    lower legs are used (`z013`). seed: everything random follows from it.
+    people: candidates. feet: person whose feet and, where none of `people` has them, lower legs are used (`z013`);
+    None leaves the feet away, and then one of `people` needs lower legs. seed: everything random follows from it.
     """
     v = variation or Variation()
     rng = np.random.default_rng(seed)
@@ -187,7 +187,9 @@ def _add_leg(
 
     tibia_points = _surface_points(lower.fields[f"{low_side}_tibia"])
     ankle = _apply(tibia, tibia_points[tibia_points[:, 2] < tibia_points[:, 2].min() + 15].mean(0))
-    toe = _add_foot(bones, side, feet, ankle, bend @ turn, stretch)
+    toe = ankle + 150.0 * stretch * (bend @ turn @ np.array([0, -1.0, -0.3]))
+    if feet is not None:
+        toe = _add_foot(bones, side, feet, ankle, bend @ turn, stretch)
     leg_axes = np.stack([_unit(turn @ e) for e in np.eye(3)])
     return Leg(hip_mm, knee, ankle, toe, leg_axes, frame.head_radius_mm * np.cbrt(abs(np.linalg.det(linear))))
 

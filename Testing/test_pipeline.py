@@ -1,0 +1,237 @@
+"""The whole story on volumes with a known answer; the networks are stood in for, all else is real.
+
+The stand-in segmenter calls everything above 200 HU bone, the stand-in detector reports boxes that the test gives.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from FemurSegLib import command, models, pipeline  # noqa: E402
+from FemurSegLib.errors import InputError, NoFemurError  # noqa: E402
+from FemurSegLib.grid import Grid  # noqa: E402
+from FemurSegLib.localization import detector  # noqa: E402
+from FemurSegLib.localization.detection import Detection  # noqa: E402
+from FemurSegLib.localization.region import drawn_regions  # noqa: E402
+from FemurSegLib.segmentation import network as networks  # noqa: E402
+from FemurSegLib.sides import LEFT, RIGHT  # noqa: E402
+from FemurSegLib.volume import Volume, read_labelmap, write_volume  # noqa: E402
+
+BONE = {RIGHT: ((4, 30), (12, 20), (8, 16)), LEFT: ((4, 30), (12, 20), (32, 40))}
+"""Half-open voxel ranges (k, j, i) of both bones in an oriented volume of 36 x 32 x 48 voxels."""
+GRID = Grid((36, 32, 48), (1.5, 1.5, 3.0), (-36.0, -20.0, 100.0), np.eye(3))
+
+
+class Threshold(torch.nn.Module):
+    """Bone above 200 HU, as a network would say it."""
+
+    def forward(self, image):
+        cut = (200 - networks.WINDOW_HU[0]) / (networks.WINDOW_HU[1] - networks.WINDOW_HU[0])
+        return torch.cat([torch.zeros_like(image), (image - cut) * 50], 1)
+
+
+@dataclass
+class Seen:
+    """What the stand-in detector reports: by view, a list of (side, {axis: edges in voxels}, score)."""
+
+    boxes: dict
+
+
+def bones(grid=GRID, ranges=BONE):
+    hu = np.full(grid.shape, -1000, np.int16)
+    labels = np.zeros(grid.shape, np.uint8)
+    for value, side in ((1, RIGHT), (2, LEFT)):
+        if side in ranges:
+            at = tuple(slice(*r) for r in ranges[side])
+            hu[at] = 1200
+            labels[at] = value
+    return hu, labels
+
+
+def edges(side, ranges=BONE, grow=0.0):
+    k, j, i = ranges[side]
+    return {axis: (a - 0.5 - grow, b - 0.5 + grow) for axis, (a, b) in zip("kji", (k, j, i), strict=True)}
+
+
+@pytest.fixture
+def run(monkeypatch):
+    model = models.Model("stand_in", "segmenter", "segresnet", Path("stand_in.safetensors"), "0" * 64)
+
+    def with_boxes(volume, boxes, **options):
+        class StandIn:
+            def __init__(self, **_):
+                self.models = []
+
+            def detect(self, radiograph):
+                return [
+                    Detection(side, score, radiograph.voxels_to_box(extent))
+                    for side, extent, score in boxes.get(radiograph.view, [])
+                ]
+
+        monkeypatch.setattr(models, "find", lambda *a, **k: model)
+        monkeypatch.setattr(models, "load_tensors", lambda *a, **k: {})
+        monkeypatch.setattr(networks, "build_network", lambda name: Threshold())
+        monkeypatch.setattr(detector, "Detector", StandIn)
+        return pipeline.segment_femurs(volume, device="cpu", **options)
+
+    return with_boxes
+
+
+def both(grow=0.0, score=0.9):
+    found = [(side, edges(side, grow=grow), score) for side in (RIGHT, LEFT)]
+    return {"coronal": found, "axial": found}
+
+
+def test_both_masks_come_back_voxel_for_voxel(run):
+    hu, labels = bones()
+    result = run(Volume(hu, GRID), both())
+    assert np.array_equal(result.labels, labels)
+    assert result.grid is GRID
+    assert set(result.confidence) == {RIGHT, LEFT}
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (-1, -1, -1), (1, -1, 1)])
+def test_however_the_file_lies_the_right_femur_is_the_patients(run, axes, flips):
+    hu, labels = bones()
+    oriented = Volume(hu, GRID)
+    spacing = np.array(GRID.spacing_mm)[::-1]
+    stored = hu.transpose(axes)[tuple(slice(None, None, f) for f in flips)]
+    expected = labels.transpose(axes)[tuple(slice(None, None, f) for f in flips)]
+    # The stored axis a runs along the patient axis axes[a] (k, j, i), forwards or backwards.
+    corner = [0 if f > 0 else GRID.shape[axes[n]] - 1 for n, f in enumerate(flips)]
+    first = np.empty(3)
+    first[list(axes)] = corner
+    direction = np.zeros((3, 3))
+    for n in range(3):
+        direction[2 - axes[n], 2 - n] = flips[n]
+    grid = Grid(stored.shape, spacing[list(axes)][::-1], oriented.grid.lps(first[::-1]), direction)
+    result = run(Volume(np.ascontiguousarray(stored), grid), both())
+    assert np.array_equal(result.labels, expected)
+
+
+def test_a_region_that_is_too_small_is_widened_until_it_holds_the_bone(run):
+    hu, labels = bones()
+    k, j, i = BONE[RIGHT]
+    short = {RIGHT: ((14, 18), j, i), LEFT: BONE[LEFT]}
+    boxes = [(side, edges(side, short), 0.9) for side in (RIGHT, LEFT)]
+    result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes}, margin_mm=3.0)
+    assert np.array_equal(result.labels, labels)
+
+
+def test_a_region_that_reaches_over_the_other_femur_keeps_its_own(run):
+    hu, labels = bones()
+    wide = {**edges(RIGHT), "i": (2.0, 26.0)}
+    boxes = [(RIGHT, wide, 0.9), (LEFT, edges(LEFT), 0.9)]
+    result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes}, margin_mm=25.0)
+    assert np.array_equal(result.labels, labels)
+
+
+def test_a_bone_cut_by_the_scan_is_named_with_the_face(run):
+    ranges = {RIGHT: ((0, 30), *BONE[RIGHT][1:])}
+    hu, labels = bones(ranges=ranges)
+    boxes = [(RIGHT, edges(RIGHT, ranges), 0.9)]
+    result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes})
+    cut = [f for f in result.findings if f.code == "femur_cut"]
+    assert [f.side for f in cut] == [RIGHT] and "inferior" in cut[0].message
+    assert result.localization.regions[RIGHT].cut == ("inferior",)
+    assert np.array_equal(result.labels, labels)
+
+
+def test_a_whole_bone_near_the_edge_is_not_called_cut(run):
+    ranges = {RIGHT: ((1, 30), *BONE[RIGHT][1:])}
+    hu, _ = bones(ranges=ranges)
+    boxes = [(RIGHT, edges(RIGHT, ranges), 0.9)]
+    result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes})
+    assert not [f for f in result.findings if f.code == "femur_cut"]
+
+
+def test_holes_are_filled_and_stray_pieces_left_out(run):
+    hu, labels = bones()
+    hu[10:20, 14:18, 10:14] = 0  # a marrow canal
+    hu[8:12, 26:29, 9:12] = 1200  # a fabella, inside the margin
+    result = run(Volume(hu, GRID), both(), margin_mm=12.0)
+    assert np.array_equal(result.labels == 1, labels == 1)
+
+
+def test_only_the_side_asked_for_is_segmented(run):
+    hu, labels = bones()
+    result = run(Volume(hu, GRID), both(), sides=(LEFT,))
+    assert np.array_equal(result.labels, np.where(labels == 2, 2, 0))
+    assert list(result.confidence) == [LEFT]
+
+
+def test_no_femur_is_an_error_that_says_so(run):
+    hu, _ = bones()
+    with pytest.raises(NoFemurError, match="No femur"):
+        run(Volume(hu, GRID), {})
+    with pytest.raises(NoFemurError, match="Only the right femur"):
+        only = {view: found[:1] for view, found in both().items()}
+        run(Volume(hu, GRID), only, sides=(LEFT,))
+
+
+def test_a_box_with_no_bone_in_it_is_no_femur(run):
+    hu = np.full(GRID.shape, 40, np.int16)
+    hu[0] = -1000
+    with pytest.raises(NoFemurError):
+        run(Volume(hu, GRID), both())
+
+
+def test_boxes_drawn_by_hand_take_the_place_of_the_detector(run):
+    hu, labels = bones()
+    low, high = GRID.lps([30.5, 10.5, 2.5]), GRID.lps([41.5, 21.5, 31.5])
+    drawn = {LEFT: {"center_lps_mm": (low + high) / 2, "size_mm": high - low, "axes_lps": np.eye(3)}}
+    result = run(Volume(hu, GRID), {}, regions=drawn_regions(drawn, GRID.oriented()))
+    assert np.array_equal(result.labels, np.where(labels == 2, 2, 0))
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        {},
+        {"femur": {}},
+        {LEFT: {"center_lps_mm": [9e3] * 3, "size_mm": [9] * 3, "axes_lps": np.eye(3)}},
+        {LEFT: 3},
+    ],
+)
+def test_boxes_that_make_no_sense_are_refused(drawn):
+    with pytest.raises(InputError):
+        drawn_regions(drawn, GRID.oriented())
+
+
+def test_the_command_takes_drawn_boxes_from_a_file(run, tmp_path):
+    hu, labels = bones()
+    run(Volume(hu, GRID), both())  # puts the stand-ins in place
+    write_volume(tmp_path / "ct.nii.gz", Volume(hu, GRID))
+    low, high = GRID.lps([6.0, 10.5, 2.5]), GRID.lps([18.0, 21.5, 31.5])
+    box = {
+        "center_lps_mm": ((low + high) / 2).tolist(),
+        "size_mm": (high - low).tolist(),
+        "axes_lps": np.eye(3).tolist(),
+    }
+    (tmp_path / "region.json").write_text(json.dumps({RIGHT: box}))
+    code = command.main(
+        [
+            "segment",
+            str(tmp_path / "ct.nii.gz"),
+            "--out",
+            str(tmp_path / "out"),
+            "--device",
+            "cpu",
+            "--region",
+            str(tmp_path / "region.json"),
+            "--progress",
+            "none",
+        ]
+    )
+    assert code == 0
+    assert np.array_equal(
+        read_labelmap(tmp_path / "out" / "femurs.nii.gz").voxels, np.where(labels == 1, 1, 0)
+    )
