@@ -60,7 +60,8 @@ class DetectorTraining:
 
 AUGMENTATION = {
     # Left and right are what is to be learned, and a radiograph shows them by where things are: nothing is
-    # mirrored, turned or combined with other pictures. The channels have meaning: their balance hardly changes.
+    # mirrored, turned or combined with other pictures. The channels have meaning: their balance hardly
+    # changes.
     **dict.fromkeys(("fliplr", "flipud", "mosaic", "mixup", "copy_paste", "degrees", "shear", "hsv_h"), 0.0),
     "hsv_s": 0.15,
     "hsv_v": 0.25,
@@ -88,12 +89,8 @@ def train_detector(training: DetectorTraining, report: Callable[[dict], None] = 
             trainer.train()
         finally:
             torch.use_deterministic_algorithms(False)
-    settings = {
-        name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()
-    }
-    finished.write_text(
-        json.dumps({"training": settings, "epochs": trainer.epoch + 1}, indent=2, default=str)
-    )
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
+    finished.write_text(json.dumps({"training": settings, "epochs": trainer.epoch + 1}, indent=2, default=str))
     return out
 
 
@@ -253,8 +250,8 @@ def _trainer(training: DetectorTraining, out: Path, report):
 
 @contextmanager
 def _precision():
-    """bfloat16 on a CPU too, where it halves the time of a step; and no test of half precision on a GPU, for which
-    ultralytics would fetch other weights and a picture."""
+    """bfloat16 on a CPU too, where it halves the time of a step; and no test of half precision on a GPU, for
+    which ultralytics would fetch other weights and a picture."""
     import torch
     from ultralytics.engine import trainer
 
@@ -273,8 +270,7 @@ def _precision():
 
 
 class _KeepBoxes:
-    """ultralytics' choice of the boxes to keep after a random shift and scaling, with another smallest area
-    ratio."""
+    """ultralytics' choice of boxes to keep after a random shift, with another smallest area ratio."""
 
     def __init__(self, minimum_area_ratio: float):
         self.minimum_area_ratio = minimum_area_ratio
