@@ -107,14 +107,16 @@ def _blur(volume, sigma: float, axes) -> torch.Tensor:
     if sigma < 0.15:
         return volume
     radius = int(np.ceil(2.5 * sigma))
-    taps = torch.arange(-radius, radius + 1, device=volume.device, dtype=volume.dtype)
-    taps = torch.exp(-0.5 * (taps / sigma) ** 2)
-    taps = taps / taps.sum()
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).tolist()
     for axis in axes:
-        moved = volume.movedim(axis, -1)
-        flat = moved.reshape(-1, 1, moved.shape[-1])
-        flat = F.conv1d(F.pad(flat, (radius, radius), mode="replicate"), taps[None, None])
-        volume = flat.reshape(moved.shape).movedim(-1, axis)
+        size = volume.shape[axis]
+        ends = [volume.narrow(axis, at, 1) for at in (0, size - 1)]
+        first, last = (end.expand(*(radius if a == axis else -1 for a in range(3))) for end in ends)
+        padded = torch.cat([first, volume, last], axis)
+        volume = padded.narrow(axis, 0, size) * taps[0]
+        for shift, tap in enumerate(taps[1:], 1):  # faster than a convolution of so few taps
+            volume.add_(padded.narrow(axis, shift, size), alpha=tap)
     return volume
 
 
