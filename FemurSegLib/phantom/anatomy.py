@@ -243,7 +243,7 @@ def _hip_rotation(side: str, flexion: float, abduction: float, external: float) 
 
 def _rotation(degrees) -> np.ndarray:
     """Rotations about x, then y, then z (LPS), right-handed."""
-    x, y, z = (_turn_about(axis, angle) for axis, angle in zip(np.eye(3), degrees))
+    x, y, z = (_turn_about(axis, angle) for axis, angle in zip(np.eye(3), degrees, strict=True))
     return z @ y @ x
 
 

@@ -14,9 +14,9 @@ SECOND_PART = 0.1
 
 @dataclass(frozen=True)
 class Body:
-    """mask: bool (k, j, i), one solid body. field: float32, the probability with holes filled and other pieces taken
-    away, to be resampled. certainty: 0..1, how little the mask changes with the threshold: Dice of the masks at 0.25
-    and at 0.75, the body only. second: volume of the next piece, as a part of the body's."""
+    """mask: bool (k, j, i), one solid body. field: float32, the probability with holes filled and other pieces
+    taken away, to be resampled. certainty: 0..1, how little the mask changes with the threshold: Dice of the masks
+    at 0.25 and at 0.75, the body only. second: volume of the next piece, as a part of the body's."""
 
     mask: np.ndarray
     field: np.ndarray

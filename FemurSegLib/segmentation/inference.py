@@ -55,8 +55,8 @@ class Runner:
     def probability(self, crop: Volume, on_window: Callable[[float], None] = lambda done: None) -> np.ndarray:
         """Probability of femur, float32 (k, j, i), on a grid of about 1 mm over exactly the extent of `crop`.
 
-        crop: oriented CT, int16 HU, any spacing. on_window: told the part (0..1) that is done. Where memory does not
-        suffice, smaller windows are tried, then the CPU. Raises MemoryExhaustedError where nothing helps.
+        crop: oriented CT, int16 HU, any spacing. on_window: told the part (0..1) that is done. Where memory does
+        not suffice, smaller windows are tried, then the CPU. Raises MemoryExhaustedError where nothing helps.
         """
         while True:
             try:
@@ -70,7 +70,9 @@ class Runner:
         from monai.inferers import sliding_window_inference
 
         image = to_working_grid(crop).to(self.device)
-        roi = tuple(min(w, -(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE) for w, n in zip(window, image.shape[2:]))
+        roi = tuple(
+            min(w, -(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE) for w, n in zip(window, image.shape[2:], strict=True)
+        )
         done, expected = 0, _count_windows(image.shape[2:], roi)
 
         def predict(patch):
@@ -137,7 +139,9 @@ def _trilinear(image: torch.Tensor, size) -> torch.Tensor:
 
 
 def _count_windows(shape, roi) -> int:
-    steps = [1 if n <= w else -(-(n - w) // max(1, int(w * (1 - OVERLAP)))) + 1 for n, w in zip(shape, roi)]
+    steps = [
+        1 if n <= w else -(-(n - w) // max(1, int(w * (1 - OVERLAP)))) + 1 for n, w in zip(shape, roi, strict=True)
+    ]
     return int(np.prod(steps))
 
 

@@ -17,8 +17,8 @@ from FemurSegLib.training.patches import IGNORE, Case, PhantomSource, RealSource
 
 @dataclass(frozen=True)
 class SegmenterTraining:
-    """What to train on and how. The defaults are those of Xie 2025, Table 3, where it gives them (patch 160, batch 4,
-    Dice loss); its 300 epochs over 85 volumes are 300 * 85 / 4 steps."""
+    """What to train on and how. The defaults are those of Xie 2025, Table 3, where it gives them (patch 160,
+    batch 4, Dice loss); its 300 epochs over 85 volumes are 300 * 85 / 4 steps."""
 
     out: Path
     shapes: Path | None = None
@@ -180,9 +180,9 @@ def _mixed_precision(precision: str, device):
 
 @torch.no_grad()
 def _average(averaged, network, keep: float) -> None:
-    for mean, value in zip(averaged.parameters(), network.parameters()):
+    for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(value, 1 - keep)
-    for mean, value in zip(averaged.buffers(), network.buffers()):
+    for mean, value in zip(averaged.buffers(), network.buffers(), strict=True):
         mean.copy_(value)
 
 
