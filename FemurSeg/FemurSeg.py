@@ -97,9 +97,7 @@ class Device(enum.Enum):
     CPU = "cpu"
 
     def label(self):
-        return {"auto": _("Automatic"), "cuda": _("NVIDIA GPU"), "mps": _("Apple GPU"), "cpu": _("CPU")}[
-            self.value
-        ]
+        return {"auto": _("Automatic"), "cuda": _("NVIDIA GPU"), "mps": _("Apple GPU"), "cpu": _("CPU")}[self.value]
 
 
 class Sides(enum.Enum):
@@ -161,10 +159,8 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = FemurSegLogic()
-        for name in ("segment", "stop", "log", "refine", "correct", "undo", "export", "training"):
-            getattr(self.ui, f"{name}Button").connect(
-                "clicked(bool)", getattr(self, f"on{name.capitalize()}")
-            )
+        for name in ("segment", "stop", "log", "boxes", "refine", "correct", "undo", "export", "training"):
+            getattr(self.ui, f"{name}Button").connect("clicked(bool)", getattr(self, f"on{name.capitalize()}"))
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
@@ -285,9 +281,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if slicer.app.layoutManager():  # not in a Slicer without a main window
                 slicer.util.setSliceViewerLayers(background=run.volume, fit=True)
                 slicer.util.resetThreeDViews()
-            self.showMessage(
-                _("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._started))
-            )
+            self.showMessage(_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._started)))
         self.showRunning(False)
         self.showRun()
 
@@ -304,10 +298,13 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         run = latest_run()
         if run is None or run.segmentation is None or run.volume is None:
             self.showRun()
-            raise InputError(
-                _("The segmentation or its CT is no longer in the scene."), _("Segment the CT again.")
-            )
+            raise InputError(_("The segmentation or its CT is no longer in the scene."), _("Segment the CT again."))
         return run
+
+    def onBoxes(self, checked=False):
+        run = latest_run()
+        if run:
+            run.edit_boxes(checked)
 
     def onCorrect(self, checked=False):
         with self.errorsShown():
@@ -381,13 +378,14 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         run = latest_run()
         there = run is not None and run.segmentation is not None
         self.ui.resultsCollapsibleButton.visible = self.ui.saveCollapsibleButton.visible = there
+        self.ui.boxesButton.checked = there and any(
+            r.GetDisplayNode().GetHandlesInteractive() for r in run.rois.values()
+        )
         self.ui.tableView.setMRMLTableNode(run.table if there else None)
         warnings = [warning["message"] for warning in run.warnings] if there else []
         self.ui.warningsLabel.text = "\n".join(f"⚠ {message}" for message in warnings)
         self.ui.warningsLabel.visible = bool(warnings)
-        self.ui.warningsLabel.styleSheet = (
-            "background: #fff3cd; color: #5c4400; padding: 6px; font-weight: bold;"
-        )
+        self.ui.warningsLabel.styleSheet = "background: #fff3cd; color: #5c4400; padding: 6px; font-weight: bold;"
         for view in VIEWS:
             self.showPicture(getattr(self.ui, f"{view}Picture"), run.radiographs.get(view) if there else None)
 
@@ -397,9 +395,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             with tempfile.TemporaryDirectory() as folder:
                 path = save_picture(radiograph, os.path.join(folder, "radiograph.png"))
                 picture = qt.QPixmap(str(path))
-                label.setPixmap(
-                    picture.scaled(*PICTURE_SIZE, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation)
-                )
+                label.setPixmap(picture.scaled(*PICTURE_SIZE, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation))
 
 
 class FemurSegLogic(ScriptedLoadableModuleLogic):

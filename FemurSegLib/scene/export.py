@@ -33,9 +33,7 @@ class StlOptions:
 
     def __post_init__(self):
         if not (0 <= self.smoothing <= 1 and 0 <= self.decimation <= 0.9 and self.space in SPACES):
-            raise InputError(
-                f"These settings of the surface cannot be used: {self}.", "Use the default values."
-            )
+            raise InputError(f"These settings of the surface cannot be used: {self}.", "Use the default values.")
 
 
 def export_stl(run, folder, case="", options=None) -> list[Path]:
@@ -46,7 +44,9 @@ def export_stl(run, folder, case="", options=None) -> list[Path]:
     """
     options = options or StlOptions()
     case = case_name(case or (run.volume.GetName() if run.volume else "femurs"))
-    surfaces = {side: closed_surface(run.segmentation, side, options) for side in _sides(run)}
+    surfaces = {
+        side: closed_surface(run.segmentation, segment, options) for side, segment in _segments(run).items()
+    }
     paths = []
     for side, surface in surfaces.items():
         paths.append(Path(folder) / f"{case}_{side}.stl")
@@ -59,15 +59,13 @@ def save_training_case(run, folder, case="") -> tuple[Path, Path]:
 
     Raises InputError and OutputError.
     """
-    volume, sides = run.volume, _sides(run)
+    volume, segments = run.volume, _segments(run)
     if volume is None:
-        raise InputError(
-            "The CT of this segmentation is no longer in the scene.", "Load it again and segment it."
-        )
+        raise InputError("The CT of this segmentation is no longer in the scene.", "Load it again and segment it.")
     case = case_name(case or volume.GetName())
     labels = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
-    for side in sides:
-        labels[slicer.util.arrayFromSegmentBinaryLabelmap(run.segmentation, side, volume) > 0] = LABELS[side]
+    for side, segment in segments.items():
+        labels[slicer.util.arrayFromSegmentBinaryLabelmap(run.segmentation, segment, volume) > 0] = LABELS[side]
     ct, femurs = (Path(folder) / f"{case}_{name}.nii.gz" for name in ("CT", "femurs"))
     _make(folder)
     write_ct(volume, ct)
@@ -80,30 +78,28 @@ def save_training_case(run, folder, case="") -> tuple[Path, Path]:
     return ct, femurs
 
 
-def closed_surface(segmentation, side: str, options: StlOptions) -> vtk.vtkPolyData:
+def closed_surface(segmentation, segment: str, options: StlOptions) -> vtk.vtkPolyData:
     """The surface of one segment in world millimetres (RAS or LPS), closed and with its normals outward.
 
     Raises InputError if there is none that is closed.
     """
+    name = segmentation.GetSegmentation().GetSegment(segment).GetName()
     copy = slicer.vtkSegmentation()
     copy.SetSourceRepresentationName("Binary labelmap")
-    if not copy.CopySegmentFromSegmentation(segmentation.GetSegmentation(), side):
-        raise InputError(f"There is no segment {DISPLAY_NAMES[side]}.", "Run the segmentation again.")
-    copy.GetSegment(side).RemoveRepresentation("Closed surface")
+    copy.CopySegmentFromSegmentation(segmentation.GetSegmentation(), segment)
+    copy.GetSegment(segment).RemoveRepresentation("Closed surface")
     copy.SetConversionParameter("Smoothing factor", str(options.smoothing))
     copy.SetConversionParameter("Decimation factor", "0")  # Slicer's own shrinks the bone by several per cent
     copy.SetConversionParameter("Compute surface normals", "0")
     copy.CreateRepresentation("Closed surface", True)
-    surface = copy.GetSegment(side).GetRepresentation("Closed surface")
+    surface = copy.GetSegment(segment).GetRepresentation("Closed surface")
     if surface is None or not surface.GetNumberOfPolys():
-        raise InputError(f"The segment {DISPLAY_NAMES[side]} is empty.", "Segment or paint it first.")
+        raise InputError(f"The segment {name} is empty.", "Segment or paint it first.")
     to_space = vtk.vtkTransform()
     if options.space == "LPS":
         to_space.Scale(-1, -1, 1)  # half a turn: the triangles keep their sense
     to_world = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
-        segmentation.GetParentTransformNode(), None, to_world
-    )
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), None, to_world)
     to_world.PostMultiply()
     to_world.Concatenate(to_space)
     moved, triangles = vtk.vtkTransformPolyDataFilter(), vtk.vtkTriangleFilter()
@@ -121,7 +117,7 @@ def closed_surface(segmentation, side: str, options: StlOptions) -> vtk.vtkPolyD
     edges = open_edges(surface)
     if edges:
         raise InputError(
-            f"The surface of the {DISPLAY_NAMES[side].lower()} is not closed ({edges} open edges).",
+            f"The surface of {name} is not closed ({edges} open edges).",
             "Use less decimation, and remove loose voxels from the segment.",
         )
     return surface
@@ -144,13 +140,20 @@ def case_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "case"
 
 
-def _sides(run) -> list[str]:
-    segmentation = run.segmentation
-    ids = set(segmentation.GetSegmentation().GetSegmentIDs()) if segmentation is not None else set()
-    sides = [side for side in SIDES if side in ids]
-    if not sides:
+def _segments(run) -> dict[str, str]:
+    """{side: segment id} of the femora that are there, by id, or by name where the user has made one anew."""
+    if run.segmentation is None:
+        raise InputError("The segmentation is no longer in the scene.", "Run the segmentation again.")
+    segmentation = run.segmentation.GetSegmentation()
+    found = {}
+    for side in SIDES:
+        segment = side if side in segmentation.GetSegmentIDs() else None
+        segment = segment or segmentation.GetSegmentIdBySegmentName(DISPLAY_NAMES[side])
+        if segment:
+            found[side] = segment
+    if not found:
         raise InputError("There is no segmented femur.", "Run the segmentation first.")
-    return sides
+    return found
 
 
 def _write_stl(path: Path, surface, header: str) -> None:

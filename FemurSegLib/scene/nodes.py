@@ -24,9 +24,7 @@ from FemurSegLib.result import Result, read_result
 from FemurSegLib.scene.geometry import flip, frame, right_handed
 from FemurSegLib.sides import COLORS, DISPLAY_NAMES, LABELS, SIDES, TERMINOLOGY
 
-RUN, PART, SIDE, VIEW, HIDDEN_BY = (
-    f"FemurSeg.{name}" for name in ("Run", "Part", "Side", "View", "HiddenBy")
-)
+RUN, PART, SIDE, VIEW, HIDDEN_BY = (f"FemurSeg.{name}" for name in ("Run", "Part", "Side", "View", "HiddenBy"))
 VIEWS = ("coronal", "axial")
 TABLE_COLUMNS = ("Femur", "Volume (ml)", "Length (mm)", "Confidence", "In the scan")
 
@@ -92,6 +90,11 @@ class Run:
         """The ROIs as they are now, as the engine's `--region` takes them: LPS millimetres, axes as rows."""
         return {side: _region_of(roi) for side, roi in self.rois.items()}
 
+    def edit_boxes(self, on: bool) -> None:
+        """Show or hide the handles to drag the ROIs by."""
+        for roi in self.rois.values():
+            roi.GetDisplayNode().SetHandlesInteractive(on)
+
     def undo(self) -> None:
         """Take away what the run added, nothing else, and show again what it had hidden."""
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
@@ -103,6 +106,10 @@ class Run:
             item = hierarchy.GetItemByDataNode(node)
             if item:
                 hierarchy.RemoveItem(item, False, False)
+            if (
+                node.IsA("vtkMRMLStorableNode") and node.GetStorageNode() is not None
+            ):  # made when the scene was saved
+                self.scene.RemoveNode(node.GetStorageNode())
             self.scene.RemoveNode(node)
         for item in folders:
             hierarchy.RemoveItem(item, False, False)
@@ -235,9 +242,7 @@ class _Builder:
         upright.SetInputConnection(reader.GetOutputPort())
         upright.Update()
         if not upright.GetOutput().GetNumberOfPoints():
-            raise InputError(
-                f"The {view} radiograph of the result is missing.", "Run the segmentation again."
-            )
+            raise InputError(f"The {view} radiograph of the result is missing.", "Run the segmentation again.")
         image = vtk.vtkImageData()
         image.DeepCopy(upright.GetOutput())
         image.SetOrigin(0, 0, 0)
@@ -245,12 +250,8 @@ class _Builder:
         column, row = np.array(place["column_direction_lps"]), np.array(place["row_direction_lps"])
         axes = flip([column, row, np.cross(column, row)])
         spacing = (*place["pixel_mm"], max(place["pixel_mm"]))
-        node = self.add(
-            "vtkMRMLVectorVolumeNode", "radiograph", f"{view.capitalize()} radiograph", **{VIEW: view}
-        )
-        node.SetIJKToRASMatrix(
-            slicer.util.vtkMatrixFromArray(frame(axes, flip(place["origin_lps_mm"]), spacing))
-        )
+        node = self.add("vtkMRMLVectorVolumeNode", "radiograph", f"{view.capitalize()} radiograph", **{VIEW: view})
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(frame(axes, flip(place["origin_lps_mm"]), spacing)))
         node.SetAndObserveImageData(image)
         node.CreateDefaultDisplayNodes()
         for index in range(node.GetNumberOfDisplayNodes()):
@@ -293,7 +294,7 @@ class _Builder:
         _colour(display, side)
         display.SetFillVisibility(False)
         display.SetPropertiesLabelVisibility(False)
-        display.SetHandlesInteractive(True)
+        display.SetHandlesInteractive(False)
         display.SetRotationHandleVisibility(False)
 
     def add_table(self) -> None:
@@ -346,9 +347,7 @@ def _read_labelmap(path: Path):
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     if not storage.ReadData(node):
-        raise InputError(
-            f"The labelmap {path.name} of the result cannot be read.", "Run the segmentation again."
-        )
+        raise InputError(f"The labelmap {path.name} of the result cannot be read.", "Run the segmentation again.")
     return node
 
 

@@ -10,6 +10,7 @@ Nothing here blocks: a thread reads the output, `poll` hands it on in the thread
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -57,7 +58,7 @@ class EngineJob:
         self._folder = self._error = self._stopped_at = None
         self._finished, self._heard_at, self._tree = False, time.monotonic(), []
         self._log = self.log.open("a", encoding="utf-8", buffering=1)
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(map(str, command))}\n")
+        self._note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(map(str, command))}\n")
         try:
             self._process = _launch([str(part) for part in command])
         except OSError as error:
@@ -87,8 +88,9 @@ class EngineJob:
             if line is None:
                 self._finished = True
                 self._process.wait()
-                self._log.write(f"ended with {self._process.returncode}\n")
-                self._log.close()
+                self._note(f"ended with {self._process.returncode}\n")
+                with contextlib.suppress(OSError):
+                    self._log.close()
             else:
                 self._heard_at = time.monotonic()
                 self._take(line)
@@ -99,10 +101,7 @@ class EngineJob:
         now = time.monotonic()
         if self._stopped_at and now - self._stopped_at > GRACE_S:
             _end(self._tree, at_once=True)
-        if (
-            self._process.poll() is not None
-            and now - max(self._heard_at, self._stopped_at or 0) > 2 * GRACE_S
-        ):
+        if self._process.poll() is not None and now - max(self._heard_at, self._stopped_at or 0) > 2 * GRACE_S:
             return None
         return ""
 
@@ -131,11 +130,7 @@ class EngineJob:
         code = self._process.returncode
         if self._folder is None or code:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            hint = (
-                "It may have run out of memory: close other programs. "
-                if code in (-signal.SIGTERM, -9)
-                else ""
-            )
+            hint = "It may have run out of memory: close other programs. " if code in (-signal.SIGTERM, -9) else ""
             raise EngineCrashedError(f"The engine ended unexpectedly ({how}).", f"{hint}The log tells more.")
         return self._folder
 
@@ -145,8 +140,13 @@ class EngineJob:
             self._lines.put(line)
         self._lines.put(None)
 
+    def _note(self, text: str) -> None:
+        """Write to the log; that the disk is full is for the engine to tell."""
+        with contextlib.suppress(OSError):
+            self._log.write(text)
+
     def _take(self, line: str) -> None:
-        self._log.write(line)
+        self._note(line)
         try:
             event = json.loads(line)
             kind = event["event"]
@@ -155,9 +155,7 @@ class EngineJob:
         if kind == "result":
             self._folder = Path(event["folder"])
         elif kind == "error" and self._error is None:
-            self._error = ERRORS.get(event["code"], errors.FemurSegError)(
-                event["message"], event.get("hint", "")
-            )
+            self._error = ERRORS.get(event["code"], errors.FemurSegError)(event["message"], event.get("hint", ""))
         if not self._stopped_at:
             self._on_event(event)
 
@@ -211,9 +209,7 @@ def _tree(root: int) -> list[int]:
 def _processes() -> list[tuple[int, int]]:
     """(process, its parent) of all processes; from /proc on Linux, from `ps` on macOS."""
     if not Path("/proc/self/stat").exists():
-        output = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-        ).stdout
+        output = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
         return [tuple(map(int, line.split())) for line in output.splitlines()]
     pairs = []
     for stat in Path("/proc").glob("[0-9]*/stat"):

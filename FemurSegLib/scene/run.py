@@ -70,6 +70,8 @@ class Segmenting:
         self.scene = scene or slicer.mrmlScene
         self.volume, self.options = volume, options or Options()
         check_ct(volume)
+        if regions is not None and not regions:
+            raise InputError("There is no box left to segment in.", "Segment the CT again to get new boxes.")
         self._folder = Path(tempfile.mkdtemp(prefix="FemurSeg-", dir=folder))
         try:
             arguments = [

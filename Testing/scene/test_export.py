@@ -93,6 +93,25 @@ def test_a_bone_cut_by_the_edge_of_the_ct_is_closed_there(run, tmp_path):
     assert open_edges(read_stl(export_stl(run, tmp_path)[0])) == 0
 
 
+def test_a_femur_that_the_user_has_made_anew_is_found_by_its_name(run, tmp_path):
+    segmentation = run.segmentation.GetSegmentation()
+    voxels = slicer.util.arrayFromSegmentBinaryLabelmap(run.segmentation, "left_femur", run.volume)
+    segmentation.RemoveSegment("left_femur")
+    segmentation.AddEmptySegment("Segment_9", "Left femur")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, run.segmentation, "Segment_9", run.volume)
+    assert [path.name for path in export_stl(run, tmp_path)] == ["CT_right_femur.stl", "CT_left_femur.stl"]
+    _, labels = save_training_case(run, tmp_path)
+    assert set(np.unique(read_labelmap(labels).voxels)) == {0, 1, 2}
+
+
+def test_without_a_femur_nothing_is_written(run, tmp_path):
+    for side in SIDES:
+        run.segmentation.GetSegmentation().RemoveSegment(side)
+    with pytest.raises(InputError, match="no segmented femur"):
+        export_stl(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_empty_segment_writes_nothing(run, tmp_path):
     empty = np.zeros(slicer.util.arrayFromVolume(run.volume).shape, np.uint8)
     slicer.util.updateSegmentBinaryLabelmapFromArray(empty, run.segmentation, "left_femur", run.volume)

@@ -55,9 +55,7 @@ def test_the_pytorch_extension_installs_torch(pip, monkeypatch):
             asked.update(locals())
             return object()
 
-    monkeypatch.setitem(
-        sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic)
-    )
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic))
     install(PACKAGES)
     assert asked["torchVersionRequirement"] == TORCH[0].versions and not asked["askConfirmation"]
     assert not any(requirement.startswith("torch") for call in pip for requirement in call)

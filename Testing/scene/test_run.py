@@ -183,9 +183,7 @@ def test_a_full_disk_before_the_engine_starts_leaves_nothing(segment, monkeypatc
 
 def test_an_engine_that_cannot_be_started_is_said_to_be_so(ct, tmp_path):
     with pytest.raises(EngineCrashedError, match="could not be started"):
-        Segmenting(
-            ct, command=lambda arguments: ["/no/such/python"], folder=tmp_path, log_folder=tmp_path / "logs"
-        )
+        Segmenting(ct, command=lambda arguments: ["/no/such/python"], folder=tmp_path, log_folder=tmp_path / "logs")
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
 
 
@@ -221,6 +219,15 @@ sys.stdout.buffer.write(b'\xff\xfe broken\n')
 print('{"event": "result", "folder": "x"}')
 """
     job = EngineJob([sys.executable, "-c", code], tmp_path / "log")
+    while job.poll():
+        time.sleep(0.01)
+    assert job.result() == Path("x")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is a Linux device")
+def test_a_log_on_a_full_disk_does_not_end_the_run(tmp_path):
+    (tmp_path / "log").symlink_to("/dev/full")
+    job = EngineJob([sys.executable, "-c", 'print(\'{"event": "result", "folder": "x"}\')'], tmp_path / "log")
     while job.poll():
         time.sleep(0.01)
     assert job.result() == Path("x")

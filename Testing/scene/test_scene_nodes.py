@@ -221,9 +221,7 @@ def test_a_saved_scene_still_knows_its_run(scene, ct, result_of, tmp_path):
     assert not runs(scene)
     assert scene.ReadFromMRB(str(tmp_path / "case.mrb"), True)
     run = latest_run(scene)
-    assert (
-        set(run.rois) == set(SIDES) and set(run.radiographs) == {"coronal", "axial"} and len(run.boxes) == 4
-    )
+    assert set(run.rois) == set(SIDES) and set(run.radiographs) == {"coronal", "axial"} and len(run.boxes) == 4
     assert run.volume.GetName() == "CT"
     run.segmentation.CreateClosedSurfaceRepresentation()
     for side in SIDES:
@@ -234,6 +232,9 @@ def test_a_saved_scene_still_knows_its_run(scene, ct, result_of, tmp_path):
     run.undo()
     assert not runs(scene)
     assert slicer.util.getNode("CT")
+    left = [scene.GetNthNode(n).GetClassName() for n in range(scene.GetNumberOfNodes())]
+    ours = ("vtkMRMLSegmentation", "vtkMRMLMarkups", "vtkMRMLTable", "vtkMRMLText", "vtkMRMLVectorVolume")
+    assert not [name for name in left if name.startswith(ours)]
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     assert not hierarchy.GetItemByName("FemurSeg 1: CT")
 

@@ -28,9 +28,7 @@ def add_ct(name="CT", tilt_degrees=0.0, stored="LPS"):
     body = {"L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
     order = [{"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}[letter] for letter in stored]
     size, spacing = np.array(SIZE_IJK)[order], np.array(SPACING_MM)[order]
-    axes = np.array(
-        [body[letter] for letter in stored], float
-    )  # rows: RAS directions of i, j, k before the tilt
+    axes = np.array([body[letter] for letter in stored], float)  # rows: RAS directions of i, j, k before the tilt
     ijk_to_body = np.eye(4)
     ijk_to_body[:3, :3] = axes.T * spacing
     ijk_to_body[:3, 3] = -ijk_to_body[:3, :3] @ ((size - 1) / 2)

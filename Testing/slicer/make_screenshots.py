@@ -46,12 +46,8 @@ def main() -> None:
         center = next(iter(run.rois.values())).GetCenterWorld()
         height = PANEL[1]
         picture_3d(application.parts, f"{folder}/3d.png", (height // 2, height))
-        picture_slice(
-            application.parts, f"{folder}/coronal.png", run.volume, "Coronal", center, (height // 2,) * 2
-        )
-        picture_slice(
-            application.parts, f"{folder}/axial.png", run.volume, "Axial", center, (height // 2,) * 2
-        )
+        picture_slice(application.parts, f"{folder}/coronal.png", run.volume, "Coronal", center, (height // 2,) * 2)
+        picture_slice(application.parts, f"{folder}/axial.png", run.volume, "Axial", center, (height // 2,) * 2)
         page = Image.new("RGB", (PANEL[0] + height, height))
         for path, at in (
             (arguments.out / "3-result.png", (0, 0)),

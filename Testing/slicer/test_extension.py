@@ -53,9 +53,7 @@ def test_module_library_resources_and_weights_are_installed(modules):
     ):
         assert (modules / path).is_file(), path
     installed = {path.relative_to(modules) for path in modules.rglob("*.py")}
-    expected = {path.relative_to(ROOT) for path in (ROOT / "FemurSegLib").rglob("*.py")} | {
-        Path("FemurSeg.py")
-    }
+    expected = {path.relative_to(ROOT) for path in (ROOT / "FemurSegLib").rglob("*.py")} | {Path("FemurSeg.py")}
     assert installed == expected
 
 
@@ -137,9 +135,7 @@ def test_pictures_that_the_description_names_are_there(build):
     for url in [told["ICONURL"], *told["SCREENSHOTURLS"].split()]:
         path = ROOT / url.partition("/main/")[2]
         if path.parent.name == "Screenshots" and not path.parent.is_dir():
-            pytest.skip(
-                "no screenshots yet: Testing/slicer/make_screenshots.py makes them, with trained weights"
-            )
+            pytest.skip("no screenshots yet: Testing/slicer/make_screenshots.py makes them, with trained weights")
         assert path.is_file(), path
     assert Image.open(ROOT / "FemurSeg/Resources/Icons/FemurSeg.png").size == (128, 128)
 
@@ -152,6 +148,6 @@ def test_the_module_file_imports_nothing_that_slicer_does_not_bring():
 
 def test_scene_imports_neither_qt_nor_torch():
     for path in (ROOT / "FemurSegLib" / "scene").glob("*.py"):
-        assert not re.search(
-            r"^\s*(from|import) (qt|ctk|PySide6|torch|monai)\b", path.read_text(), re.MULTILINE
-        ), path
+        assert not re.search(r"^\s*(from|import) (qt|ctk|PySide6|torch|monai)\b", path.read_text(), re.MULTILINE), (
+            path
+        )

@@ -160,9 +160,7 @@ def test_stop_in_each_stage_leaves_nothing(panel, application, stage):
         ("no_femur", "No femur was found"),
     ],
 )
-def test_a_failure_is_one_sentence_and_the_panel_can_be_used_again(
-    panel, application, pictures, trouble, words
-):
+def test_a_failure_is_one_sentence_and_the_panel_can_be_used_again(panel, application, pictures, trouble, words):
     panel.trouble(trouble)
     panel.segment()
     assert words in panel.message
@@ -250,6 +248,9 @@ def test_a_failed_installation_shows_how_to_do_it_offline(panel, monkeypatch):
 def test_a_dragged_box_is_segmented_again(panel, application):
     panel.segment()
     first = latest_run()
+    assert not first.rois["left_femur"].GetDisplayNode().GetHandlesInteractive()
+    panel.click("boxes")
+    assert first.rois["left_femur"].GetDisplayNode().GetHandlesInteractive()
     roi = first.rois["left_femur"]
     roi.SetSize(*(np.array(roi.GetSize()) * (1, 1, 0.5)))
     panel.click("refine")
@@ -258,6 +259,15 @@ def test_a_dragged_box_is_segmented_again(panel, application):
     assert second != first and not first.segmentation.GetDisplayNode().GetVisibility()
     lengths = [run.report["femurs"]["left_femur"]["length_mm"] for run in (first, second)]
     assert lengths[1] == pytest.approx(lengths[0] / 2, rel=0.1)
+
+
+def test_without_boxes_the_user_is_told_to_segment_again(panel):
+    panel.segment()
+    for roi in latest_run().rois.values():
+        slicer.mrmlScene.RemoveNode(roi)
+    panel.click("refine")
+    assert "no box left" in panel.message
+    panel.assert_usable()
 
 
 def test_undo_takes_the_run_away(panel):

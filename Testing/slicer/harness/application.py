@@ -259,9 +259,7 @@ class Application:
 
     def load_volume(self, path):
         """`slicer.util.loadVolume`, by the logic that does it in Slicer."""
-        return slicer.modules.volumes.logic().AddArchetypeVolume(
-            str(path), Path(path).name.partition(".")[0], 0
-        )
+        return slicer.modules.volumes.logic().AddArchetypeVolume(str(path), Path(path).name.partition(".")[0], 0)
 
     def click(self, button):
         """Press a button with the mouse, as a user would: it must be visible and enabled."""

@@ -142,18 +142,10 @@ class _Connector:
 
     def __init__(self, widget, kind, notes):
         self.widget = widget
-        family = (
-            "enum"
-            if issubclass(kind, enum.Enum)
-            else "node"
-            if issubclass(kind, slicer.vtkMRMLNode)
-            else kind
-        )
+        family = "enum" if issubclass(kind, enum.Enum) else "node" if issubclass(kind, slicer.vtkMRMLNode) else kind
         pair = (type(widget).__name__, family)
         if pair not in self.PAIRS:
-            raise RuntimeError(
-                f"Unable to create GUI connector from datatype '{kind}' to widget type '{pair[0]}'"
-            )
+            raise RuntimeError(f"Unable to create GUI connector from datatype '{kind}' to widget type '{pair[0]}'")
         signal, self._read, self._write = self.PAIRS[pair]
         self.signal, self.slot = getattr(widget, signal), None
         if family == "enum":

@@ -103,9 +103,7 @@ class _NodeComboBox(QComboBox):
         return Property(bool, lambda self: self._flags[name], write)
 
     nodeTypes = Property("QStringList", _get_types, _set_types)
-    noneEnabled, showHidden, showChildNodeTypes = map(
-        _flag, ("noneEnabled", "showHidden", "showChildNodeTypes")
-    )
+    noneEnabled, showHidden, showChildNodeTypes = map(_flag, ("noneEnabled", "showHidden", "showChildNodeTypes"))
     addEnabled = removeEnabled = renameEnabled = Property(bool, lambda self: False, lambda self, value: None)
 
 
