@@ -299,10 +299,11 @@ def _note(out: Path, people, cases, held_out) -> None:
 
 
 def _tell(view: str, epoch: dict) -> None:
-    numbers = "  ".join(
-        f"{k.split('/')[-1]} {v:.4f}" for k, v in epoch.items() if isinstance(v, float) and k != "of"
-    )
-    print(f"{view}  epoch {epoch.get('epoch')} of {epoch.get('of')}  {numbers}", flush=True)
+    if epoch["epoch"] > epoch["of"]:  # ultralytics' look at the best weights, after the last epoch
+        return
+    numbers = {name.split("/")[-1]: value for name, value in epoch.items() if name not in ("epoch", "of")}
+    words = "  ".join(f"{name} {value:.4f}" for name, value in numbers.items() if value is not None)
+    print(f"{view}  epoch {epoch['epoch']} of {epoch['of']}  {words}", flush=True)
 
 
 def _device(name: str) -> str:
