@@ -2,7 +2,7 @@
 
     python -m FemurSegLib.phantom.sample SHAPES Resources/SampleData
 
-SHAPES is the folder that holds llp26_left_limb.npz (MPL-2.0). Writes sample_CT.nii.gz and sample_femurs.nii.gz.
+SHAPES is the folder that holds llp26_left_limb.npz (MPL-2.0). Writes sample_ct.nii.gz and sample_femurs.nii.gz.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from FemurSegLib.volume import Volume, write_volume
 PERSON, SEED = "llp26-1000", 8
 SPACING_MM = (1.8, 1.8, 2.5)
 STEP_HU = 4
-"""Values are rounded to this, and air is one value: the file stays below 3 MB."""
+"""Values are rounded to this, and air is one value: the file stays small."""
 LYING_STRAIGHT = Variation(
     hip_flexion_deg=(0, 6),
     hip_abduction_deg=(2, 6),
@@ -49,7 +49,7 @@ def main(shapes: Path, out: Path) -> None:
     hu = phantom.ct.voxels
     hu = np.where(hu < -900, -1000, np.round(hu / STEP_HU) * STEP_HU).astype(np.int16)
     out.mkdir(parents=True, exist_ok=True)
-    write_volume(out / "sample_CT.nii.gz", Volume(hu, phantom.ct.grid))
+    write_volume(out / "sample_ct.nii.gz", Volume(hu, phantom.ct.grid))
     write_volume(out / "sample_femurs.nii.gz", phantom.labels)
 
 
