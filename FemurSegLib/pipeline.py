@@ -125,7 +125,8 @@ def segment_femurs(
     findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
     if not confidence:
         raise _no_femur(localization, sides)
-    localization = replace(localization, warnings=findings)
+    asked = {side: region for side, region in localization.regions.items() if side in sides}
+    localization = replace(localization, regions=asked, warnings=findings)
     for finding in findings:
         progress(events.warning(finding))
     return Segmentation(
