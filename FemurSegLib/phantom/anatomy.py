@@ -104,10 +104,11 @@ def sample_anatomy(
             bones[_other(name) if mirrored else name] = _place(name, person.fields[name], body)
 
     hips = {(_other(s) if mirrored else s): _apply(body, c) for s, c in person.hip_centers_mm.items()}
-    if len(hips) == 1:  # one femur was never scanned: its hip lies across the middle of the sacrum
-        (side, hip), middle = next(iter(hips.items())), _middle(bones["sacrum"])
-        hips[_other(side)] = np.array([2 * middle[0] - hip[0], hip[1], hip[2]])
     scale = abs(np.linalg.det(whole)) ** (1 / 3)
+    if len(hips) == 1:
+        [(side, hip)] = hips.items()
+        [frame] = person.frames.values()
+        hips[_other(side)] = _other_hip(bones, side, hip, frame.head_radius_mm * scale)
     gap_mm = rng.uniform(*v.joint_gap_mm)
     legs = {}
     middle_x = np.mean([hip[0] for hip in hips.values()])
@@ -216,9 +217,22 @@ def _surface_points(bone: DistanceField) -> np.ndarray:
     return bone.origin_mm + near[:, ::-1] * bone.spacing_mm
 
 
-def _middle(bone: PlacedBone) -> np.ndarray:
-    low, high = bone.bounds_mm()
-    return (low + high) / 2
+def _other_hip(bones, side: str, hip_mm: np.ndarray, head_radius_mm: float) -> np.ndarray:
+    """The hip joint's centre of a femur that was never scanned: the other one's, seen across the plane between the
+    hip bones, and moved to where the socket is as far around the head as on the other side."""
+    from scipy.optimize import least_squares
+
+    own, other = bones[f"{side}_hip"], bones[f"{_other(side)}_hip"]
+    a, b = (_apply(np.linalg.inv(x.to_field), _surface_points(x.field)).mean(0) for x in (own, other))
+    across, middle = _unit(b - a), (a + b) / 2
+    n = np.arange(400) + 0.5  # points spread evenly over a sphere (Fibonacci)
+    height, angle = 1 - n / 200, np.pi * (1 + 5**0.5) * n
+    ring = np.sqrt(1 - height**2)
+    head = hip_mm + (head_radius_mm + 1) * np.c_[ring * np.cos(angle), ring * np.sin(angle), height]
+    mirrored = head - 2 * np.outer((head - middle) @ across, across)
+    wanted = own.distance_mm(head)
+    moved = least_squares(lambda by: other.distance_mm(mirrored + by) - wanted, np.zeros(3), diff_step=0.5).x
+    return mirrored.mean(0) + moved
 
 
 def _other(name: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from toy_person import CONDYLE_RADIUS_MM, HEAD_RADIUS_MM, HIP, femur, toy_person
 
 from FemurSegLib.grid import Grid
-from FemurSegLib.phantom.anatomy import PlacedBone, sample_anatomy
+from FemurSegLib.phantom.anatomy import PlacedBone, _other_hip, sample_anatomy
 from FemurSegLib.phantom.case import grid_for, make_phantom, of_size, sample_phantom
 from FemurSegLib.phantom.paint import COARSE, Painter, sample_tissue
 from FemurSegLib.phantom.scanner import Scanner, sample_scanner, scan
@@ -240,9 +240,7 @@ def test_real_people_lie_as_the_convention_says(shapes, cache):
         frame = person.frames["left"]
         assert frame.head_mm[2] > frame.knee_mm[2] + 300
         assert (
-            frame.axes[0, 0] > 0.8
-            and frame.axes[2, 2] > 0.9
-            and np.allclose(frame.axes @ frame.axes.T, np.eye(3))
+            frame.axes[0, 0] > 0.8 and frame.axes[2, 2] > 0.9 and np.allclose(frame.axes @ frame.axes.T, np.eye(3))
         )
         assert 18 < frame.head_radius_mm < 30
         middle = {bone: field.corners_mm.mean(0) for bone, field in person.fields.items()}
@@ -265,3 +263,15 @@ def test_legs_of_real_people_never_run_into_each_other(shapes, cache):
                 seed,
                 side,
             )
+
+
+def test_the_hip_of_a_femur_that_was_never_scanned_lies_in_its_socket(shapes, cache):
+    """Estimated from the other side, where both are known."""
+    person = load_person(shapes, "z013", cache)
+    bones = {
+        f"{side}_hip": PlacedBone("", person.fields[f"{side}_hip"], np.eye(4), 1.0) for side in ("left", "right")
+    }
+    for side, other in (("left", "right"), ("right", "left")):
+        radius = person.frames[side].head_radius_mm
+        estimate = _other_hip(bones, side, person.hip_centers_mm[side], radius)
+        assert np.linalg.norm(estimate - person.hip_centers_mm[other]) < 2.0
