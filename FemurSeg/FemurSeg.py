@@ -268,7 +268,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onEvent(self, event):
         if event["event"] == "progress":
             self.ui.stageLabel.text = event["message"]
-            self.ui.progressBar.value = round(100 * event["fraction"])
+            self.ui.progressBar.value = max(self.ui.progressBar.value, round(100 * event["fraction"]))
 
     def onTimer(self):
         if self._segmenting is None or self._segmenting.poll():
@@ -278,9 +278,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.stageLabel.text = _("Showing the result")
         with self.errorsShown():
             run = segmenting.finish()
-            if slicer.app.layoutManager():  # not in a Slicer without a main window
-                slicer.util.setSliceViewerLayers(background=run.volume, fit=True)
-                slicer.util.resetThreeDViews()
+            self.showInViews(run.volume)
             self.showMessage(_("Done in {seconds} s.").format(seconds=round(time.monotonic() - self._started)))
         self.showRunning(False)
         self.showRun()
@@ -388,6 +386,14 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.warningsLabel.styleSheet = "background: #fff3cd; color: #5c4400; padding: 6px; font-weight: bold;"
         for view in VIEWS:
             self.showPicture(getattr(self.ui, f"{view}Picture"), run.radiographs.get(view) if there else None)
+
+    def showInViews(self, volumeNode):
+        if not slicer.app.layoutManager():  # a Slicer without a main window
+            return
+        views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        if volumeNode.GetID() not in [view.GetBackgroundVolumeID() for view in views]:
+            slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+        slicer.util.resetThreeDViews()
 
     def showPicture(self, label, radiograph):
         label.visible = radiograph is not None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from FemurSegLib import result
+from FemurSegLib import command, result
+from FemurSegLib.command import SIDE_CHOICES
 from FemurSegLib.errors import (
     CancelledError,
     FemurSegError,
@@ -197,6 +198,24 @@ def test_options_become_arguments():
     ]
     with pytest.raises(InputError):
         Options(sides=())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(),
+        Options(device="cpu", sides=("right_femur",)),
+        Options(device="cuda"),
+        Options(device="mps"),
+        pytest.param(
+            Options(margin_mm=5), marks=pytest.mark.xfail(reason="the command does not take --margin-mm yet")
+        ),
+    ],
+)
+def test_the_real_command_takes_every_option(options):
+    arguments = ["segment", "ct.nrrd", "--out", "out", *options.arguments(), "--region", "r.json"]
+    parsed = command._parser().parse_args([*arguments, "--progress", "json"])
+    assert SIDE_CHOICES[parsed.side] == options.sides and parsed.device == options.device
 
 
 def test_errors_of_the_engine_keep_their_kind():

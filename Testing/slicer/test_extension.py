@@ -66,7 +66,7 @@ def test_the_build_tree_is_laid_out_as_the_install_tree(build, modules):
 
 def test_the_engine_runs_from_the_install_tree(modules, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "FemurSegLib", "--version"],
+        [sys.executable, "-m", "FemurSegLib", "--version"],
         cwd=tmp_path,
         text=True,
         env={"PYTHONPATH": str(modules), "PATH": ""},
@@ -88,7 +88,7 @@ with Application({str(tmp_path / "slicer")!r}) as application:
     import FemurSegLib
     print(FemurSegLib.__file__, panel.ui.segmentButton.isVisible())
 """
-    done = subprocess.run([sys.executable, "-P", "-c", script], cwd=tmp_path, text=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, text=True, capture_output=True)
     assert done.stdout.split()[-2:] == [str(modules / "FemurSegLib" / "__init__.py"), "True"], done.stderr
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import types
 
@@ -48,7 +49,8 @@ def start_scene() -> Parts:
     parts.application.SetViewLogics(parts.views)
     parts.cache_folder = tempfile.TemporaryDirectory()
     parts.application.SetHomeDirectory(parts.cache_folder.name)
-    parts.application.SetShareDirectory(parts.cache_folder.name)
+    parts.application.SetShareDirectory("share")
+    os.makedirs(os.path.join(parts.cache_folder.name, "share", "ColorFiles"))
     parts.application.SetTemporaryPath(parts.cache_folder.name)
     parts.colors = slicer.vtkSlicerColorLogic()
     parts.colors.SetMRMLApplicationLogic(parts.application)
