@@ -282,6 +282,7 @@ class _Builder:
         display.SetPointLabelsVisibility(False)
         display.SetPropertiesLabelVisibility(False)
         display.SetGlyphScale(0.5)
+        display.SetLineThickness(1.0)  # of a glyph
 
     def add_roi(self, side: str, region: dict) -> None:
         node = self.add("vtkMRMLMarkupsROINode", "roi", f"{DISPLAY_NAMES[side]} box", **{SIDE: side})
@@ -293,6 +294,7 @@ class _Builder:
         display = node.GetDisplayNode()
         _colour(display, side)
         display.SetFillVisibility(False)
+        display.SetGlyphScale(0.7)  # the dot in the middle
         display.SetPropertiesLabelVisibility(False)
         display.SetHandlesInteractive(False)
         display.SetRotationHandleVisibility(False)

@@ -50,6 +50,7 @@ def test_module_library_resources_and_weights_are_installed(modules):
         "FemurSegLib/scene/nodes.py",
         "FemurSegLib/result.schema.json",
         "Resources/Models/models.json",
+        "Resources/SampleData/sample_ct.nii.gz",
     ):
         assert (modules / path).is_file(), path
     installed = {path.relative_to(modules) for path in modules.rglob("*.py")}
