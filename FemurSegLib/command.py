@@ -303,7 +303,7 @@ def _stoppable() -> Iterator[None]:
 
 def _prefer_huge_pages() -> None:
     """Start this process anew with huge pages for malloc, which must be asked for then: faster on a CPU."""
-    heavy = len(sys.argv) > 1 and sys.argv[1] in ("segment", "train", "evaluate")
+    heavy = len(sys.argv) > 1 and sys.argv[1] in ("segment", "train", "evaluate", "phantom")
     if (
         not sys.platform.startswith("linux")
         or not heavy

@@ -75,8 +75,9 @@ class _Mixture(torch.utils.data.IterableDataset):
         import numpy as np
 
         s = self.settings
-        torch.set_num_threads(1)
         info = torch.utils.data.get_worker_info()
+        if info:
+            torch.set_num_threads(1)
         seed = [s.seed, self.start, info.id if info else 0]
         rng = np.random.default_rng(seed)
         sources = []
@@ -122,38 +123,40 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
     mixed = _mixed_precision(settings.precision, device)
     begun, recent, tick = time.monotonic(), [], time.monotonic()
     network.train()
-    for image, label in loader:
-        if step >= settings.steps or time.monotonic() - begun > settings.minutes * 60:
-            break
-        image = image.to(device, torch.float32, non_blocking=True).contiguous(
-            memory_format=torch.channels_last_3d
-        )
-        label = label.to(device, non_blocking=True)
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(settings, step)
-        with mixed():
-            logits = network(image)
-        loss = dice_loss(logits, label, settings.loss == "dice_ce")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        _average(averaged, network, min(settings.averaging, (step + 1) / (step + 10)))
-        recent.append(float(loss.detach()))
-        if step % 20 == 0:
-            line = {
-                "step": step,
-                "loss": round(sum(recent) / len(recent), 4),
-                "seconds_per_step": round((time.monotonic() - tick) / len(recent), 3),
-            }
-            recent, tick = [], time.monotonic()
-            with open(out / "curve.jsonl", "a") as curve:
-                curve.write(json.dumps(line) + "\n")
-            report(f"step {step}  loss {line['loss']:.4f}  {line['seconds_per_step']:.2f} s a step")
-        if step % settings.save_every == 0:
-            _save(out, network, averaged, optimizer, step)
-    _save(out, network, averaged, optimizer, step)
+    try:
+        for image, label in loader:
+            if step >= settings.steps or time.monotonic() - begun > settings.minutes * 60:
+                break
+            image = image.to(device, torch.float32, non_blocking=True).contiguous(
+                memory_format=torch.channels_last_3d
+            )
+            label = label.to(device, non_blocking=True)
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(settings, step)
+            with mixed():
+                logits = network(image)
+            loss = dice_loss(logits, label, settings.loss == "dice_ce")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            _average(averaged, network, min(settings.averaging, (step + 1) / (step + 10)))
+            recent.append(float(loss.detach()))
+            if step % 20 == 0:
+                line = {
+                    "step": step,
+                    "loss": round(sum(recent) / len(recent), 4),
+                    "seconds_per_step": round((time.monotonic() - tick) / len(recent), 3),
+                }
+                recent, tick = [], time.monotonic()
+                with open(out / "curve.jsonl", "a") as curve:
+                    curve.write(json.dumps(line) + "\n")
+                report(f"step {step}  loss {line['loss']:.4f}  {line['seconds_per_step']:.2f} s a step")
+            if step % settings.save_every == 0:
+                _save(out, network, averaged, optimizer, step)
+    finally:  # also when it is interrupted
+        _save(out, network, averaged, optimizer, step)
     return out / "weights.safetensors"
 
 
