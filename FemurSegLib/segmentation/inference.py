@@ -123,11 +123,10 @@ def to_working_grid(crop: Volume) -> torch.Tensor:
     extent_mm = np.array(crop.grid.shape[::-1]) * crop.grid.spacing_mm
     size = np.maximum(np.round(extent_mm / SPACING_MM).astype(int), SIZE_MULTIPLE)[::-1]
     image = torch.from_numpy(np.ascontiguousarray(crop.voxels))[None, None].float()
-    fine = [n for n in range(3) if image.shape[2 + n] >= 1.5 * size[n]]
-    if fine:  # fine voxels are averaged, not skipped
-        image = F.interpolate(
-            image, size=[int(size[n]) if n in fine else image.shape[2 + n] for n in range(3)], mode="area"
-        )
+    ratio = np.array(image.shape[2:]) / size
+    box = [max(1, (int(r) - 1) // 2 * 2 + 1) for r in ratio]  # odd, so that nothing moves
+    if max(box) > 1:  # fine voxels are averaged, not skipped
+        image = F.avg_pool3d(image, box, 1, [n // 2 for n in box], count_include_pad=False)
     return normalize(_trilinear(image, size))
 
 

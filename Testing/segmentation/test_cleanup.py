@@ -1,0 +1,67 @@
+"""One solid body a side."""
+
+import numpy as np
+
+from FemurSegLib.segmentation.cleanup import largest, one_body
+
+
+def ball(shape, centre, radius):
+    return sum((np.indices(shape)[a] - centre[a]) ** 2 for a in range(3)) <= radius**2
+
+
+SHAPE = (40, 40, 60)
+LARGE, SMALL = ball(SHAPE, (20, 20, 18), 12), ball(SHAPE, (20, 20, 48), 7)
+
+
+def probability(*masks):
+    return np.any(masks, axis=0).astype(np.float32)
+
+
+def test_the_largest_piece_stays_and_the_next_is_measured():
+    body = one_body(probability(LARGE, SMALL))
+    assert np.array_equal(body.mask, LARGE)
+    assert body.second == SMALL.sum() / LARGE.sum()
+
+
+def test_a_piece_that_belongs_to_the_other_side_gives_way_to_a_smaller_one():
+    weight = np.where(np.indices(SHAPE)[2] < 36, -1.0, 1.0)
+    assert np.array_equal(one_body(probability(LARGE, SMALL), weight).mask, SMALL)
+
+
+def test_nothing_is_found_where_nothing_is():
+    assert one_body(np.full(SHAPE, 0.4, np.float32)) is None
+    assert one_body(probability(LARGE), np.full(SHAPE, -1.0)) is None
+
+
+def test_a_closed_hole_and_one_that_opens_only_along_the_bone_are_filled():
+    shell = LARGE & ~ball(SHAPE, (20, 20, 18), 5)
+    assert np.array_equal(one_body(probability(shell)).mask, LARGE)
+    tube = np.zeros(SHAPE, bool)
+    tube[:, 10:30, 10:30] = True
+    canal = tube.copy()
+    canal[:, 15:25, 15:25] = False
+    assert np.array_equal(one_body(probability(canal)).mask, tube)
+
+
+def test_a_notch_stays_open():
+    notched = np.zeros(SHAPE, bool)
+    notched[5:35, 5:35, 10:50] = True
+    notched[5:35, 20:35, 25:35] = False
+    assert np.array_equal(one_body(probability(notched)).mask, notched)
+
+
+def test_the_field_to_resample_holds_the_body_alone():
+    body = one_body(probability(LARGE, SMALL))
+    assert np.array_equal(body.field > 0.5, LARGE)
+
+
+def test_certainty_is_one_for_a_crisp_edge_and_less_for_a_vague_one():
+    distance = 12 - np.sqrt(sum((np.indices(SHAPE)[a] - (20, 20, 18)[a]) ** 2 for a in range(3)))
+    crisp, vague = ((1 + np.tanh(slope * distance)) / 2 for slope in (10, 0.25))
+    assert one_body(crisp.astype(np.float32)).certainty > 0.97
+    assert one_body(vague.astype(np.float32)).certainty < 0.85
+
+
+def test_largest_of_one_piece_is_itself_and_of_two_the_larger():
+    assert np.array_equal(largest(LARGE), LARGE)
+    assert np.array_equal(largest(LARGE | SMALL), LARGE)

@@ -1,0 +1,102 @@
+"""Volume to network and back: place, windows, and what happens when memory runs out."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from FemurSegLib.errors import InputError, MemoryExhaustedError  # noqa: E402
+from FemurSegLib.grid import Grid  # noqa: E402
+from FemurSegLib.segmentation import inference  # noqa: E402
+from FemurSegLib.segmentation.inference import Runner, pick_device, to_shape, to_working_grid  # noqa: E402
+from FemurSegLib.volume import Volume  # noqa: E402
+
+
+class Local(torch.nn.Module):
+    """Looks at one voxel at a time, so that windows cannot matter; runs out of memory above `limit` voxels."""
+
+    def __init__(self, limit=None):
+        super().__init__()
+        self.limit, self.sizes = limit, []
+
+    def forward(self, image):
+        if self.limit is not None and image.numel() > self.limit:
+            raise torch.OutOfMemoryError("out of memory")
+        self.sizes.append(tuple(image.shape[2:]))
+        return torch.cat([torch.zeros_like(image), (image - 0.5) * 8], 1)
+
+
+def crop(shape=(40, 30, 50), spacing=(0.8, 0.8, 2.0)):
+    rng = np.random.default_rng(0)
+    return Volume(rng.integers(-200, 700, shape).astype(np.int16), Grid(shape, spacing, (0, 0, 0), np.eye(3)))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 0.7, 3.27), (2.0, 0.93, 0.93), (0.3, 0.3, 0.6)])
+def test_a_block_keeps_its_place_in_millimetres(spacing):
+    shape = (48, 60, 72)
+    hu = np.full(shape, -100, np.int16)
+    block = (slice(10, 30), slice(20, 44), slice(33, 60))
+    hu[block] = 500
+    grid = Grid(shape, spacing, (0, 0, 0), np.eye(3))
+    image = to_working_grid(Volume(hu, grid))[0, 0].numpy()
+    extent_mm = np.array(shape) * spacing[::-1]
+    voxel_mm = extent_mm / image.shape
+    assert np.all(np.abs(voxel_mm - 1) < 0.06)
+    centre = [(np.indices(image.shape)[a] * image).sum() / image.sum() * voxel_mm[a] + voxel_mm[a] / 2 for a in range(3)]
+    wanted = [(s.start + s.stop) / 2 * spacing[2 - a] for a, s in enumerate(block)]
+    assert np.allclose(centre, wanted, atol=0.1)
+    volume_mm3 = image.sum() * voxel_mm.prod()
+    assert volume_mm3 == pytest.approx(np.prod([(s.stop - s.start) * spacing[2 - a] for a, s in enumerate(block)]), rel=0.02)
+
+
+def test_probability_returns_to_the_voxels_it_came_from():
+    ct = crop(spacing=(1.0, 1.0, 1.0))
+    probability = Runner(Local(), "cpu").probability(ct)
+    wanted = 1 / (1 + np.exp(-8 * (np.clip((ct.voxels + 100) / 600, 0, 1) - 0.5)))
+    assert to_shape(probability, ct.grid.shape) == pytest.approx(wanted, abs=0.02)  # bfloat16 has 8 bits
+
+
+def test_windows_do_not_show(monkeypatch):
+    ct = crop((90, 40, 40), (1.0, 1.0, 1.0))
+    whole = Runner(Local(), "cpu").probability(ct)
+    monkeypatch.setattr(inference, "WINDOWS", ((32, 32, 32),))
+    pieces = Runner(Local(), "cpu").probability(ct)
+    assert np.abs(whole - pieces).max() < 0.01
+
+
+def test_what_is_done_is_told_and_ends_at_one(monkeypatch):
+    monkeypatch.setattr(inference, "WINDOWS", ((32, 32, 32),))
+    told = []
+    Runner(Local(), "cpu").probability(crop((90, 40, 40), (1.0, 1.0, 1.0)), told.append)
+    assert told == sorted(told) and told[0] < 0.2 and told[-1] == 1.0
+
+
+def test_smaller_windows_are_tried_when_memory_runs_out_and_it_is_said():
+    ct = crop((200, 100, 100), (1.0, 1.0, 1.0))
+    network = Local(limit=96**3)
+    runner = Runner(network, "cpu")
+    probability = runner.probability(ct)
+    assert max(np.prod(size) for size in network.sizes) <= 96**3
+    assert probability.shape == (200, 100, 100)
+    assert runner.notes and all("smaller windows" in note for note in runner.notes)
+
+
+def test_when_nothing_helps_the_user_is_told():
+    with pytest.raises(MemoryExhaustedError):
+        Runner(Local(limit=0), "cpu").probability(crop())
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    class Broken(torch.nn.Module):
+        def forward(self, image):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Runner(Broken(), "cpu").probability(crop())
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda"):
+            pick_device("cuda")
