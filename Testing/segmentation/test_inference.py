@@ -42,11 +42,15 @@ def test_a_block_keeps_its_place_in_millimetres(spacing):
     extent_mm = np.array(shape) * spacing[::-1]
     voxel_mm = extent_mm / image.shape
     assert np.all(np.abs(voxel_mm - 1) < 0.06)
-    centre = [(np.indices(image.shape)[a] * image).sum() / image.sum() * voxel_mm[a] + voxel_mm[a] / 2 for a in range(3)]
+    centre = [
+        (np.indices(image.shape)[a] * image).sum() / image.sum() * voxel_mm[a] + voxel_mm[a] / 2 for a in range(3)
+    ]
     wanted = [(s.start + s.stop) / 2 * spacing[2 - a] for a, s in enumerate(block)]
     assert np.allclose(centre, wanted, atol=0.1)
     volume_mm3 = image.sum() * voxel_mm.prod()
-    assert volume_mm3 == pytest.approx(np.prod([(s.stop - s.start) * spacing[2 - a] for a, s in enumerate(block)]), rel=0.02)
+    assert volume_mm3 == pytest.approx(
+        np.prod([(s.stop - s.start) * spacing[2 - a] for a, s in enumerate(block)]), rel=0.02
+    )
 
 
 def test_probability_returns_to_the_voxels_it_came_from():
