@@ -36,6 +36,24 @@ def test_the_real_engine_without_weights_says_so_in_the_panel(application, tmp_p
     assert panel.ui.segmentButton.isEnabled()
 
 
+def test_stop_ends_the_real_engine_and_leaves_nothing(application, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEMURSEG_MODELS", str(tmp_path / "nothing"))
+    add_ct()
+    panel = application.open("FemurSeg", ROOT / "FemurSeg" / "FemurSeg.py")
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    events = []
+    monkeypatch.setattr(panel, "onEvent", events.append)
+    application.click(panel.ui.segmentButton)
+    process = panel._segmenting._job._process
+    application.until(lambda: events, 60)
+    application.click(panel.ui.stopButton)
+    application.until(lambda: not panel.running, 30)
+    assert process.poll() is not None
+    assert panel.ui.messageLabel.text == "The run was stopped."
+    assert list(Path(slicer.app.temporaryPath).iterdir()) == []
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes
+
+
 @pytest.fixture
 def segmented(application):
     if not SAMPLE.exists():

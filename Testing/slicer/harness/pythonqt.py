@@ -14,8 +14,8 @@ from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtUiTools import QUiLoader as _QUiLoader
 
 _LIBRARIES = (QtWidgets, QtGui, QtCore)
-_METHODS_TOO = {"QTimer": {"singleShot"}}
-"""Static methods that bear the name of a property."""
+_STAY_METHODS = {"sizeHint", "minimumSizeHint", "singleShot"}
+"""Names of properties that are virtual or static methods too, by which PySide finds them."""
 
 
 class PythonQtMixin:
@@ -52,8 +52,9 @@ def with_properties(cls, **more):
     """Subclass of a QObject class as PythonQt shows it."""
     meta = cls.staticMetaObject
     names = {meta.property(index).name() for index in range(meta.propertyCount())}
-    names -= _METHODS_TOO.get(cls.__name__, set())
-    names = {name for name in names if not isinstance(getattr(cls, name, None), QtCore.Property)}
+    names -= _STAY_METHODS
+    declared = {name for base in cls.__mro__ if base.__module__.startswith("harness") for name in vars(base)}
+    names -= declared  # the stand-ins' own properties are attributes already
     body = {name: _attribute(name) for name in names}
     body["name"] = _attribute("objectName")
     body |= {name: method for name, method in vars(PythonQtMixin).items() if callable(method)}
