@@ -33,10 +33,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-if not os.path.isdir(
-    os.path.join(os.path.dirname(__file__), "FemurSegLib")
-):  # a checkout, not an installed extension
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+HERE = pathlib.Path(__file__).resolve().parent
+if not (HERE / "FemurSegLib").is_dir():  # a checkout, not an installed extension
+    sys.path.insert(0, str(HERE.parent))
 
 import FemurSegLib
 from FemurSegLib.errors import CancelledError, FemurSegError, InputError
@@ -47,9 +46,8 @@ from FemurSegLib.scene.process import engine_command
 from FemurSegLib.scene.run import Options, Segmenting
 from FemurSegLib.sides import LEFT, RIGHT
 
-SAMPLE_CT = (
-    pathlib.Path(FemurSegLib.__file__).resolve().parents[1] / "Resources" / "SampleData" / "sample_ct.nii.gz"
-)
+RESOURCES = pathlib.Path(FemurSegLib.__file__).resolve().parents[1] / "Resources"
+SAMPLE_CT = RESOURCES / "SampleData" / "sample_ct.nii.gz"
 POLL_MS = 100
 PICTURE_SIZE = (190, 230)
 
@@ -83,7 +81,7 @@ def registerSampleData():
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="FemurSeg",
         sampleName="FemurSegSample",
-        thumbnailFileName=os.path.join(os.path.dirname(__file__), "Resources", "Icons", "FemurSeg.png"),
+        thumbnailFileName=str(HERE / "Resources" / "Icons" / "FemurSeg.png"),
         uris=SAMPLE_CT.as_uri(),
         fileNames="FemurSegSample.nii.gz",
         nodeNames="FemurSegSample",
@@ -190,7 +188,10 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def initializeParameterNode(self):
         self.setParameterNode(self.logic.getParameterNode())
         if not self._parameterNode.ctVolume:
-            self._parameterNode.ctVolume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+                if node.GetClassName() == "vtkMRMLScalarVolumeNode":  # not a label map, not a colour picture
+                    self._parameterNode.ctVolume = node
+                    break
 
     def setParameterNode(self, parameterNode):
         if self._parameterNode:

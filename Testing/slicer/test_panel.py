@@ -217,6 +217,12 @@ def test_a_transform_that_bends_is_refused(panel):
     panel.assert_usable()
 
 
+def test_a_label_map_is_not_taken_for_the_ct(application, monkeypatch):
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    ct = add_ct()
+    assert Panel(application, monkeypatch).widget._parameterNode.ctVolume is ct
+
+
 def test_without_a_ct_the_user_is_told_to_choose_one(panel):
     slicer.mrmlScene.Clear(False)
     panel.click("segment")
