@@ -33,9 +33,8 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-HERE = pathlib.Path(__file__).resolve().parent
-if not (HERE / "FemurSegLib").is_dir():  # a checkout, not an installed extension
-    sys.path.insert(0, str(HERE.parent))
+if not pathlib.Path(__file__).with_name("FemurSegLib").is_dir():  # a checkout, not an installed extension
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 import FemurSegLib
 from FemurSegLib.errors import CancelledError, FemurSegError, InputError
@@ -46,6 +45,7 @@ from FemurSegLib.scene.process import engine_command
 from FemurSegLib.scene.run import Options, Segmenting
 from FemurSegLib.sides import LEFT, RIGHT
 
+HERE = pathlib.Path(__file__).resolve().parent
 RESOURCES = pathlib.Path(FemurSegLib.__file__).resolve().parents[1] / "Resources"
 SAMPLE_CT = RESOURCES / "SampleData" / "sample_ct.nii.gz"
 POLL_MS = 100
