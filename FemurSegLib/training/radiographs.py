@@ -32,6 +32,8 @@ SMALLEST_BOX_MM = 5.0
 """A femur that shows less than this in either direction has no box."""
 AIR_HU = -1000
 BODY_SPACING_MM = 2.8
+ONE_LEG = 4
+"""Scans of a piece of one leg, from each phantom."""
 SHARE_WHOLE = 0.25
 """Of the axial radiographs: along the whole volume, not only the slices that the femora lie in."""
 
@@ -41,9 +43,9 @@ class RadiographSet:
     """What to make. A set that is partly there is completed, so making can be interrupted.
 
     out: folder; split: `train` or `val`, its part of the folder. shapes, people, cache: see PhantomSource;
-    feet: who lends feet. patients: phantoms to paint, about ten radiographs of each view from each. cases:
-    labelled CTs; per_case: radiographs of each view from each of them. Everything random follows from
-    `seed`.
+    feet: who lends feet. patients: phantoms to paint, fourteen radiographs of each view from each; without
+    whole_bodies, seven of their parts. cases: labelled CTs; per_case: radiographs of each view from each of
+    them. Everything random follows from `seed`.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class RadiographSet:
     cache: Path | None = None
     feet: str = "z013"
     patients: int = 90
+    whole_bodies: bool = True
     cases: tuple = ()
     per_case: int = 24
     seed: int = 0
@@ -149,11 +152,12 @@ def _from_phantom(what: RadiographSet, number: int) -> None:
         phantom = make_phantom(anatomy, grid, thick_slices=False)
         return phantom.ct, phantom.labels
 
-    whole = paint(_whole_body(anatomy, rng))
-    scans = []
-    for field in ("legs", "legs", "femora", "femora", "hips", "knees", "lower_leg"):
-        part = grid_for(anatomy, field, (BODY_SPACING_MM,) * 3, int(rng.integers(2**31)))
-        scans.append(reframed(*_within(*whole, part), rng))
+    scans = [paint(_one_leg(anatomy, rng)) for _ in range(ONE_LEG)]
+    if what.whole_bodies:
+        whole = paint(_whole_body(anatomy, rng))
+        for field in ("legs", "legs", "femora", "femora", "hips", "knees", "lower_leg"):
+            part = grid_for(anatomy, field, (BODY_SPACING_MM,) * 3, int(rng.integers(2**31)))
+            scans.append(reframed(*_within(*whole, part), rng))
     near = ("thigh", "hips", "knees", "thigh")[number % 4]
     spacing = (*(rng.uniform(0.9, 1.5),) * 2, rng.uniform(1.2, 4.0))
     fine = paint(_held(grid_for(anatomy, near, spacing, int(rng.integers(2**31))), rng))
@@ -167,6 +171,22 @@ def _whole_body(anatomy, rng: np.random.Generator) -> Grid:
     high[2] = max(leg.hip_mm[2] for leg in anatomy.legs.values()) + 240
     size = np.ceil((high - low) / BODY_SPACING_MM).astype(int)
     return Grid(tuple(int(n) for n in size[::-1]), (BODY_SPACING_MM,) * 3, tuple(low), np.eye(3))
+
+
+def _one_leg(anatomy, rng: np.random.Generator) -> Grid:
+    """A small scan of a piece of one leg, as is cut out around a tumour: thigh, hip, knee, or below the
+    femur."""
+    leg = anatomy.legs[str(rng.choice(["left", "right"]))]
+    half = np.array([*rng.uniform(60, 125, 2), rng.uniform(40, 135)])
+    if rng.random() < 0.3:
+        at = leg.knee_mm - [0, 0, half[2] + rng.uniform(-10, 70)]
+    else:
+        at = leg.knee_mm + (leg.hip_mm - leg.knee_mm) * rng.uniform(-0.1, 1.05)
+    low, high = at - half, at + half
+    shift = np.array([*rng.normal(0, 22, 2), 0])
+    spacing = np.array([*(rng.uniform(1.0, 1.6),) * 2, rng.uniform(1.5, 4.0)])
+    size = np.maximum(np.round((high - low) / spacing).astype(int), 8)
+    return Grid(tuple(int(n) for n in size[::-1]), tuple(spacing), tuple(low + shift), np.eye(3))
 
 
 def _held(grid: Grid, rng: np.random.Generator, most: float = 9e6) -> Grid:
