@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from toy_person import keep
 
 from FemurSegLib.errors import ModelError
 from FemurSegLib.localization.detection import Detection
@@ -70,8 +72,7 @@ def test_undecided_voxels_go_with_the_nearer_femur():
     ct, labels = _legs()
     labels.voxels[4:9, 20, 60] = 255
     found = {
-        CLASSES[n]: coronal_radiograph(ct).box_to_voxels(box)
-        for n, box in boxes(labels, coronal_radiograph(ct))
+        CLASSES[n]: coronal_radiograph(ct).box_to_voxels(box) for n, box in boxes(labels, coronal_radiograph(ct))
     }
     assert found[LEFT]["k"][0] == pytest.approx(3.5)
     assert found[RIGHT]["k"][0] == pytest.approx(8.5)
@@ -80,9 +81,7 @@ def test_undecided_voxels_go_with_the_nearer_femur():
 def test_a_mirrored_patient_has_the_sides_exchanged():
     ct, labels = _legs()
     other_ct, other = mirrored(ct), mirrored(labels)
-    assert (other.voxels[:, :, :40] == LABELS[RIGHT]).any() and not (
-        other.voxels[:, :, :40] == LABELS[LEFT]
-    ).any()
+    assert (other.voxels[:, :, :40] == LABELS[RIGHT]).any() and not (other.voxels[:, :, :40] == LABELS[LEFT]).any()
     assert ((other.voxels > 0) == (other_ct.voxels == 900)).all()
 
 
@@ -120,6 +119,18 @@ def test_a_set_has_a_label_file_for_each_picture_and_is_not_made_twice(small_set
     assert json.loads(next((small_set / "done").iterdir()).read_text())["scans"] == 2
 
 
+def test_phantoms_give_radiographs_with_boxes_where_their_femora_are(tmp_path):
+    (tmp_path / "cache").mkdir()
+    keep(tmp_path / "cache")
+    what = RadiographSet(tmp_path / "set", "val", tmp_path, ("toy",), tmp_path / "cache", "toy", patients=1)
+    folder = make_radiographs_of(replace(what, whole_bodies=False))
+    for view in ("coronal", "axial"):
+        labels = [path.read_text() for path in (folder / view / "labels" / "val").glob("*.txt")]
+        assert len(labels) == 7 and any(labels)
+        numbers = [[float(word) for word in line.split()] for text in labels for line in text.splitlines()]
+        assert all(side in (0, 1) and 0 < width <= 1 and 0 < height <= 1 for side, _, _, width, height in numbers)
+
+
 def test_training_can_be_interrupted_goes_on_and_exports(small_set, tmp_path):
     class Interrupted(Exception):
         pass
@@ -128,9 +139,7 @@ def test_training_can_be_interrupted_goes_on_and_exports(small_set, tmp_path):
         if epoch["epoch"] == 2:
             raise Interrupted
 
-    training = DetectorTraining(
-        tmp_path / "run", small_set, "coronal", epochs=3, batch=4, image_size=64, threads=1
-    )
+    training = DetectorTraining(tmp_path / "run", small_set, "coronal", epochs=3, batch=4, image_size=64, threads=1)
     with pytest.raises(Interrupted):
         train_detector(training, stop)
     seen = []
