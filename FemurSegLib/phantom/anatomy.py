@@ -61,6 +61,27 @@ class Anatomy:
         boxes = [bone.bounds_mm() for bone in self.bones.values()]
         return np.min([b[0] for b in boxes], 0), np.max([b[1] for b in boxes], 0)
 
+    @property
+    def mid_hips_mm(self) -> np.ndarray:
+        """LPS point between the centres of the hip joints."""
+        return np.mean([leg.hip_mm for leg in self.legs.values()], 0)
+
+    @property
+    def mid_knees_mm(self) -> np.ndarray:
+        """LPS point between the knees."""
+        return np.mean([leg.knee_mm for leg in self.legs.values()], 0)
+
+    @property
+    def half_hip_width_mm(self) -> float:
+        """Half the distance between the centres of the hip joints."""
+        one, two = (leg.hip_mm for leg in self.legs.values())
+        return np.linalg.norm(one - two) / 2
+
+    def lateral(self, side: str) -> np.ndarray:
+        """Unit vector (LPS) across the femur of that side, away from the other leg."""
+        left = self.legs[side].axes[0]
+        return left if side == "left" else -left
+
 
 @dataclass(frozen=True)
 class Variation:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from FemurSegLib.grid import Grid
 from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import Scanner, sample_scanner, scan
 from FemurSegLib.phantom.shapes import Person
-from FemurSegLib.volume import Grid, Volume
+from FemurSegLib.volume import Volume
 
 SLAB = 48
 FINE_MM = 1.6

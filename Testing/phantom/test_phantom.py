@@ -11,9 +11,11 @@ from toy_person import CONDYLE_RADIUS_MM, HEAD_RADIUS_MM, HIP, femur, toy_person
 from FemurSegLib.grid import Grid
 from FemurSegLib.phantom.anatomy import PlacedBone, _other_hip, sample_anatomy
 from FemurSegLib.phantom.case import grid_for, make_phantom, of_size, sample_phantom
-from FemurSegLib.phantom.paint import COARSE, Painter, sample_tissue
+from FemurSegLib.phantom.fields import COARSE
+from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import Scanner, sample_scanner, scan
 from FemurSegLib.phantom.shapes import load_person, people_in
+from FemurSegLib.phantom.tissue import sample_tissue
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 
 SEEDS = (0, 1, 2)
