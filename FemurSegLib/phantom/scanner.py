@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 HU_RANGE = (-1024.0, 3071.0)
 METAL_HU = 2500.0
+STREAK_LENGTH_MM = 6.0
+"""Along the slices: at this distance the streaks of metal are alike to 1/e."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def scan(hu: torch.Tensor, scanner: Scanner, spacing_mm, generator: torch.Genera
 
 
 def _metal_streaks(metal, spacing_mm, generator) -> torch.Tensor:
-    """Bright and dark rays that leave the metal of each slice; an impression, not a physical model."""
+    """Bright and dark rays (HU) that leave the metal of each slice; an impression, not a physical model."""
     device, (slices, rows, columns) = metal.device, metal.shape
     amount = metal.float().mean((1, 2))
     j = torch.arange(rows, device=device, dtype=torch.float32)[None, :, None]
@@ -92,12 +94,15 @@ def _metal_streaks(metal, spacing_mm, generator) -> torch.Tensor:
     center_i = (metal * i).sum((1, 2), keepdim=True) / total
     y, x = (j - center_j) * spacing_mm[1], (i - center_i) * spacing_mm[0]
     angle = torch.atan2(y, x) / (2 * np.pi) + 0.5
-    rays = torch.randn((1, 1, slices, 49), generator=generator, device=device)
+    rays = torch.randn((slices, 1, 49), generator=generator, device=device)
+    rays = _blur(rays, STREAK_LENGTH_MM / 2 / spacing_mm[2], axes=(0,))
+    rays = rays / rays.std().clamp(min=1e-3)
     rays[..., -1] = rays[..., 0]
     at = torch.stack(
         [angle * 2 - 1, torch.linspace(-1, 1, slices, device=device)[:, None, None].expand_as(angle)], -1
     )
-    pattern = F.grid_sample(rays, at.reshape(1, slices, -1, 2), align_corners=True).reshape(metal.shape)
+    pattern = F.grid_sample(rays[None].transpose(1, 2), at.reshape(1, slices, -1, 2), align_corners=True)
+    pattern = pattern.reshape(metal.shape)
     radius = torch.hypot(x, y)
     return 420 * pattern * torch.exp(-radius / 45) * (amount > 0)[:, None, None] * (~metal)
 
