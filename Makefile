@@ -35,6 +35,7 @@ $(STAMP): $(wildcard requirements/*.txt) pyproject.toml
 	|| $(PIP) $(TORCH); fi
 	@$(PIP) -r requirements/base.txt -r requirements/dev.txt
 	@$(PIP) --no-deps -r requirements/no-deps.txt
+	@test -n "$(NO_SLICER)" || $(PIP) -r requirements/slicer.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -88,6 +88,8 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
 
     seconds["load"] = time.perf_counter() - began
     options = {"device": args.device, "sides": SIDE_CHOICES[args.side], "network": args.network}
+    if args.margin_mm is not None:
+        options["margin_mm"] = args.margin_mm
     if drawn is not None:
         from .localization.region import drawn_regions
 
@@ -102,6 +104,12 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     )
     report(progress.finished(folder))
     return 0
+
+
+def _margin(text: str) -> float:
+    if not 0 <= float(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text} mm is not between 0 and 100")
+    return float(text)
 
 
 def _read_regions(path) -> dict:
@@ -152,6 +160,12 @@ def _add_segment(commands) -> None:
     )
     parser.add_argument(
         "--network", default="segresnet", metavar="NAME", help="segmentation network; default: segresnet"
+    )
+    parser.add_argument(
+        "--margin-mm",
+        type=_margin,
+        metavar="MM",
+        help="context around the boxes that the segmentation network sees; default: 12",
     )
     parser.add_argument(
         "--region",

@@ -13,8 +13,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from FemurSegLib.result import Segmentation
 from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 from FemurSegLib.volume import Volume, restore
 
+if TYPE_CHECKING:
+    from FemurSegLib.segmentation.cleanup import Body
+
 MARGIN_MM = 12.0
 """Added around a region before it is segmented."""
 WIDEN_MM = 30.0
@@ -35,6 +39,8 @@ WIDEN_MM = 30.0
 ATTEMPTS = 3
 SMALLEST_ML = 1.5
 """Less than this is not called a femur."""
+SECOND_PART = 0.1
+"""A second piece of at least this part of the femur's volume is worth a word to the surgeon."""
 
 
 def segment_femurs(
@@ -51,89 +57,55 @@ def segment_femurs(
     """Both femora of a CT.
 
     volume: as read, int16 HU, any orientation. sides: which femora to segment. regions: by side, in oriented voxel
-    coordinates; given, the radiographs are made but nothing is looked for. progress: listener for events.
+    coordinates, as drawn by a user; given, nothing is looked for, and nothing outside them is segmented. margin_mm:
+    context added around a region. progress: listener for events.
     Raises NoFemurError where none is found, ModelError where weights are missing, MemoryExhaustedError.
     """
     sides = tuple(sides)
     clock = _Clock(progress)
     oriented = volume.oriented()
-    used = [models.find("segmenter", network, models_folder)]
     with clock("load"):
         from FemurSegLib.segmentation.inference import Runner, pick_device
         from FemurSegLib.segmentation.network import build_network
 
-        chosen = pick_device(device)
+        used = [models.find("segmenter", network, models_folder)]
         segmenter = build_network(network)
         segmenter.load_state_dict(models.load_tensors(used[0].name, models_folder))
-        runner = Runner(segmenter, chosen)
+        runner = Runner(segmenter, pick_device(device))
 
-    with clock("radiographs"):
-        coronal = coronal_radiograph(oriented)
-    if regions is None:
-        with clock("detect"):
-            from FemurSegLib.localization.detector import Detector
-
-            detector = Detector(device=str(chosen), models_folder=models_folder)
-            used += detector.models
-            found = {"coronal": detector.detect(coronal)}
-        with clock("radiographs"):
-            axial = axial_radiograph(oriented, slices_of_femora(coronal, found["coronal"]))
-        with clock("detect"):
-            found["axial"] = detector.detect(axial)
-        localization = fuse(coronal, axial, found)
-    else:
-        with clock("radiographs"):
-            axial = axial_radiograph(oriented)
-        localization = Localization(dict(regions), {"coronal": [], "axial": []}, [])
-    wanted = {side: region for side, region in localization.regions.items() if side in sides}
-    if not wanted:
+    radiographs, localization = _localize(oriented, regions, clock, str(runner.device), models_folder, used)
+    found = {side: region for side, region in localization.regions.items() if side in sides}
+    if not found:
         raise _no_femur(localization, sides)
 
     labels = np.zeros(oriented.grid.shape, np.uint8)
     confidence, findings = {}, [f for f in localization.warnings if f.side is None or f.side in sides]
-    for number, (side, region) in enumerate(wanted.items()):
+    bar = _Bar(progress, found)
+    for side, region in found.items():
         others = [other for name, other in localization.regions.items() if name != side]
-
-        def report(part, number=number, side=side):
-            words = f"Segmenting the {DISPLAY_NAMES[side].lower()}"
-            progress(events.progress("segment", (number + part) / len(wanted), words))
-
         with clock("segment"):
-            mask, body, place = _segment(oriented, region, others, margin_mm, runner, report)
-        if mask is None:
-            findings.append(
-                Finding("femur_missing", f"The {DISPLAY_NAMES[side].lower()} could not be segmented.", side)
-            )
-            continue
+            mask = _segment(oriented, region, others, margin_mm, regions is not None, runner, bar.of(side))
         with clock("clean"):
-            taken = _write(labels, mask, place, side)
-        if taken:
-            findings.append(
-                Finding(
-                    "side_doubtful",
-                    f"The {DISPLAY_NAMES[side].lower()} was found where the other femur is; check the sides.",
-                    side,
-                )
-            )
+            problem = _enter(labels, mask, side)
+        if problem:
+            findings.append(problem)
             continue
         cut = _faces_touched(labels, LABELS[side])
-        localization.regions[side] = replace(region, cut=cut)
-        findings = [f for f in findings if not (f.code == "femur_cut" and f.side == side)] + _about_body(
-            side, body, cut
-        )
-        confidence[side] = round(region.score * body.certainty, 3)
-    findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
+        found[side] = replace(region, cut=cut)
+        findings = [f for f in findings if (f.code, f.side) != ("femur_cut", side)]  # the mask knows better
+        findings += _about_mask(side, mask, cut)
+        confidence[side] = round(region.score * mask.body.certainty, 3)
     if not confidence:
         raise _no_femur(localization, sides)
-    asked = {side: region for side, region in localization.regions.items() if side in sides}
-    localization = replace(localization, regions=asked, warnings=findings)
+
+    findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
     for finding in findings:
         progress(events.warning(finding))
     return Segmentation(
         labels=restore(labels, volume.grid),
         grid=volume.grid,
-        radiographs=(coronal, axial),
-        localization=localization,
+        radiographs=radiographs,
+        localization=replace(localization, regions=found, warnings=findings),
         confidence=confidence,
         findings=findings,
         seconds=clock.seconds,
@@ -142,39 +114,85 @@ def segment_femurs(
     )
 
 
-def _segment(oriented: Volume, region: Region, others, margin_mm, runner, report):
-    """The mask of one femur on the voxels of `oriented` in a box, what the clean-up saw, and that box.
+def _localize(oriented: Volume, regions, clock: _Clock, device: str, models_folder, used: list):
+    """Both radiographs and where the femora are; the detector's weights are added to `used`."""
+    with clock("radiographs"):
+        coronal = coronal_radiograph(oriented)
+    if regions is not None:
+        with clock("radiographs"):
+            axial = axial_radiograph(oriented)
+        return (coronal, axial), Localization(dict(regions), {"coronal": [], "axial": []}, [])
+    with clock("detect"):
+        from FemurSegLib.localization.detector import Detector
 
-    The first two are None where there is no femur. Pieces are told apart on the network's grid of 1 mm, then the
-    probability goes back to the voxels of the CT.
+        detector = Detector(device=device, models_folder=models_folder)
+        used += detector.models
+        seen = {"coronal": detector.detect(coronal)}
+    with clock("radiographs"):
+        axial = axial_radiograph(oriented, slices_of_femora(coronal, seen["coronal"]))
+    with clock("detect"):
+        seen["axial"] = detector.detect(axial)
+    return (coronal, axial), fuse(coronal, axial, seen)
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """A femur: bool `voxels` (k, j, i) of the box `place` (a range an axis) of the oriented volume; `body`: what
+    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends."""
+
+    voxels: np.ndarray
+    place: tuple[tuple[int, int], ...]
+    body: Body
+    complete: bool
+
+
+def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool, runner, report):
+    """The _Mask of one femur, or None where there is none.
+
+    confined: nothing outside the region is femur, whatever the network says. Pieces are told apart on the network's
+    grid of 1 mm, then the probability goes back to the voxels of the CT.
     """
     from FemurSegLib.segmentation.cleanup import largest, one_body
     from FemurSegLib.segmentation.inference import to_shape
 
-    lower, upper = (np.array(edge) for edge in region.padded(margin_mm, oriented.grid))
     spacing_kji = np.array(oriented.grid.spacing_mm[::-1])
-    for _ in range(ATTEMPTS):
+    grown = tuple(np.array(edge) for edge in region.padded(margin_mm, oriented.grid))
+    for attempt in range(ATTEMPTS):
+        lower, upper = grown
         crop = oriented.crop(tuple(lower), tuple(upper))
-        probability = runner.probability(crop, report)
-        voxel_ml = np.prod(crop.grid.shape * spacing_kji) / probability.size / 1000
+        probability = runner.probability(
+            crop, lambda part, done=attempt: report((done + part) / (done + 1))
+        )
+        if confined:
+            inside = np.zeros_like(probability)
+            inside[_inside(region, probability.shape, lower, upper)] = 1
+            probability *= inside
         body = one_body(probability, _belonging(probability.shape, lower, upper, region, others))
+        voxel_ml = np.prod(crop.grid.shape * spacing_kji) / probability.size / 1000
         if body is None or body.mask.sum() * voxel_ml < SMALLEST_ML:
-            return None, None, ()
-        grown_lower, grown_upper = _widened(body.mask, lower, upper, oriented.grid.shape, spacing_kji)
-        if (grown_lower == lower).all() and (grown_upper == upper).all():
+            return None
+        grown = _widened(body.mask, lower, upper, oriented.grid.shape, spacing_kji)
+        complete = confined or np.array_equal(grown, (lower, upper))
+        if complete:
             break
-        lower, upper = grown_lower, grown_upper
-    return largest(to_shape(body.field, crop.grid.shape) > 0.5), body, tuple(zip(lower, upper, strict=True))
+    voxels = largest(to_shape(body.field, crop.grid.shape) > 0.5)
+    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete)
+
+
+def _inside(region: Region, shape, lower, upper) -> tuple[slice, ...]:
+    """The part of an array of `shape` over the box from `lower` to `upper` (k, j, i) that a region covers."""
+    edges = (np.array([region.lower_ijk, region.upper_ijk])[:, ::-1] + 0.5 - lower) / (upper - lower) * shape
+    first, last = np.clip(np.round(edges).astype(int), 0, shape)
+    return tuple(slice(a, b) for a, b in zip(first, last, strict=True))
 
 
 def _belonging(shape, lower, upper, region: Region, others) -> np.ndarray:
     """1 inside the region, a little around it, -1 where only another femur's region is; float32 (k, j, i) over the
     box from `lower` to `upper`."""
     weight = np.full(shape, 0.05, np.float32)
-    for some, value in (*((other, -1.0) for other in others), (region, 1.0)):
-        edges = (np.array([some.lower_ijk, some.upper_ijk])[:, ::-1] + 0.5 - lower) / (upper - lower) * shape
-        first, last = np.clip(np.round(edges).astype(int), 0, shape)
-        weight[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = value
+    for other in others:
+        weight[_inside(other, shape, lower, upper)] = -1.0
+    weight[_inside(region, shape, lower, upper)] = 1.0
     return weight
 
 
@@ -189,14 +207,17 @@ def _widened(mask, lower, upper, shape, spacing_kji):
     return lower, upper
 
 
-def _write(labels, mask, place, side) -> bool:
-    """Enters a mask into the labels; voxels of the other femur stay. True where most of it is the other femur's."""
-    target = labels[tuple(slice(a, b) for a, b in place)]
-    taken = (target > 0) & mask
-    if taken.sum() > 0.5 * mask.sum():
-        return True
-    target[mask & (target == 0)] = LABELS[side]
-    return False
+def _enter(labels, mask: _Mask | None, side) -> Finding | None:
+    """Enters a mask into the labels; voxels of the other femur stay. What was wrong, if it was not entered."""
+    name = DISPLAY_NAMES[side].lower()
+    if mask is None:
+        return Finding("femur_missing", f"The {name} could not be segmented.", side)
+    target = labels[tuple(slice(a, b) for a, b in mask.place)]
+    taken = (target > 0) & mask.voxels
+    if taken.sum() > 0.5 * mask.voxels.sum():
+        return Finding("side_doubtful", f"The {name} was found where the other femur is; check the sides.", side)
+    target[mask.voxels & ~taken] = LABELS[side]
+    return None
 
 
 def _faces_touched(labels: np.ndarray, label: int) -> tuple[str, ...]:
@@ -209,22 +230,16 @@ def _faces_touched(labels: np.ndarray, label: int) -> tuple[str, ...]:
     )
 
 
-def _about_body(side: str, body, cut) -> list[Finding]:
-    from FemurSegLib.segmentation.cleanup import SECOND_PART
-
+def _about_mask(side: str, mask: _Mask, cut) -> list[Finding]:
     name, found = DISPLAY_NAMES[side].lower(), []
     if cut:
-        found.append(
-            Finding("femur_cut", f"The {name} is cut by the edge of the scan ({', '.join(cut)}).", side)
-        )
-    if body.second > SECOND_PART:
-        found.append(
-            Finding(
-                "femur_in_pieces",
-                f"The {name} came out in pieces and only the largest was kept; look for a fracture or metal.",
-                side,
-            )
-        )
+        found.append(Finding("femur_cut", f"The {name} is cut by the edge of the scan ({', '.join(cut)}).", side))
+    if not mask.complete:
+        words = f"The {name} may go on beyond the box it was looked for in; draw a larger one."
+        found.append(Finding("femur_incomplete", words, side))
+    if mask.body.second > SECOND_PART:
+        words = f"The {name} came out in pieces and only the largest was kept; look for a fracture or metal."
+        found.append(Finding("femur_in_pieces", words, side))
     return found
 
 
@@ -240,8 +255,25 @@ def _no_femur(localization: Localization, sides) -> NoFemurError:
     )
 
 
+class _Bar:
+    """Progress of the segmentation over all femora; never goes back."""
+
+    def __init__(self, listener: events.Listener, sides):
+        self._listener, self._sides, self._told = listener, list(sides), 0.0
+
+    def of(self, side: str):
+        """Takes the part (0..1) that is done of one femur."""
+
+        def tell(part: float) -> None:
+            self._told = max(self._told, (self._sides.index(side) + part) / len(self._sides))
+            words = f"Segmenting the {DISPLAY_NAMES[side].lower()}"
+            self._listener(events.progress("segment", self._told, words))
+
+        return tell
+
+
 class _Clock:
-    """Seconds by stage; entering a stage tells the listener."""
+    """Seconds by stage; entering a stage for the first time tells the listener."""
 
     def __init__(self, listener: events.Listener):
         self.seconds: dict[str, float] = {}
@@ -249,7 +281,8 @@ class _Clock:
 
     @contextmanager
     def __call__(self, stage: str):
-        if stage in events.STAGES and stage != "segment":
+        first = stage in events.STAGES and stage not in self.seconds
+        if first and stage not in ("segment", "clean"):  # these take turns, and the bar tells of them
             self._listener(events.progress(stage))
         begun = time.perf_counter()
         try:

@@ -289,7 +289,7 @@ def _slicer_metadata(extents: dict) -> dict[str, str]:
             "Extent": " ".join(f"{axis.start} {axis.stop - 1}" for axis in reversed(box)),
             "LabelValue": str(sides.LABELS[side]),
             "Layer": "0",
-            "Tags": "TerminologyEntry:Segmentation category and type - 3D Slicer General Anatomy list"
+            "Tags": "TerminologyEntry:Segmentation category and type - DICOM master list"
             f"~{terms}~Anatomic codes - DICOM master list~^^~^^|",
         }
         entries.update({f"Segment{number}_{key}": value for key, value in segment.items()})

@@ -184,6 +184,32 @@ def test_a_box_with_no_bone_in_it_is_no_femur(run):
         run(Volume(hu, GRID), both())
 
 
+def test_a_drawn_box_confines_the_mask(run):
+    hu, labels = bones()
+    low, high = GRID.lps([30.5, 10.5, 2.5]), GRID.lps([41.5, 21.5, 15.5])
+    drawn = {LEFT: {"center_lps_mm": (low + high) / 2, "size_mm": high - low, "axes_lps": np.eye(3)}}
+    result = run(Volume(hu, GRID), {}, regions=drawn_regions(drawn, GRID.oriented()))
+    expected = np.where(labels == 2, 2, 0)
+    expected[16:] = 0
+    assert np.array_equal(result.labels, expected)
+
+
+def test_a_bone_that_outgrows_every_attempt_still_ends_well(run):
+    long = Grid((200, 32, 48), (1.5, 1.5, 3.0), (0, 0, 0), np.eye(3))
+    ranges = {RIGHT: ((2, 198), *BONE[RIGHT][1:])}
+    hu, labels = bones(long, ranges)
+    short = edges(RIGHT, {RIGHT: ((90, 100), *BONE[RIGHT][1:])})
+    told = []
+    result = run(
+        Volume(hu, long), {"coronal": [(RIGHT, short, 0.9)], "axial": [(RIGHT, short, 0.9)]}, progress=told.append
+    )
+    found = result.labels == 1
+    assert found.any() and not (found & (labels != 1)).any()
+    assert any(f.code == "femur_incomplete" for f in result.findings)
+    parts = [event["fraction"] for event in told if event["event"] == "progress"]
+    assert parts == sorted(parts)
+
+
 def test_boxes_drawn_by_hand_take_the_place_of_the_detector(run):
     hu, labels = bones()
     low, high = GRID.lps([30.5, 10.5, 2.5]), GRID.lps([41.5, 21.5, 31.5])

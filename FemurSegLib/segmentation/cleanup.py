@@ -8,8 +8,6 @@ import numpy as np
 from scipy import ndimage
 
 THRESHOLD = 0.5
-SECOND_PART = 0.1
-"""A second piece of at least this part of the femur's volume is worth a word to the surgeon."""
 
 
 @dataclass(frozen=True)

@@ -207,9 +207,7 @@ def test_options_become_arguments():
         Options(device="cpu", sides=("right_femur",)),
         Options(device="cuda"),
         Options(device="mps"),
-        pytest.param(
-            Options(margin_mm=5), marks=pytest.mark.xfail(reason="the command does not take --margin-mm yet")
-        ),
+        Options(margin_mm=5),
     ],
 )
 def test_the_real_command_takes_every_option(options):
