@@ -1,0 +1,237 @@
+"""The distal femur: condyles, notch, epicondyles. Needs no hip, which only makes its up direction better.
+
+Everything here works on a right femur (`Bone.as_right`), where medial = posterior x superior.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .bone import Bone
+from .fitting import Line, Sphere, across, fit_cylinder, fit_line, fit_sphere, unit
+
+BLOCK_MM = 45.0
+"""Height of the part above the lowest point from which the width of the condyles is taken."""
+NARROWER = 0.72
+"""A shaft is narrower than this part of the condyles' width, at 1.2 widths above the joint."""
+CAP_MM = 1.0
+"""Tangent points are centroids of caps of this depth: of any smooth cap the centroid lies half its depth below
+the top, so the line through two of them is parallel to the tangent, with far less noise than two vertices."""
+FLEXION_DEG = (15.0, 120.0)
+"""Part of the condyles that the sphere and cylinder are fitted to, as the angle of the normal from straight
+down towards the back: the arc on which the tibia turns (Eckhoff 2007 takes 10 to 120)."""
+
+GROOVE_MM = 1.0
+"""The lowest point of a section from front to back is the mean of what lies about this close to it."""
+
+
+@dataclass(frozen=True)
+class Knee:
+    """Landmarks of the distal femur (mm; LPS).
+
+    up: along which it was read: the mechanical axis, or without a hip the axis of the distal shaft.
+    width_mm: of the condyles, along the posterior condylar line.
+    medial, posterior: unit vectors; medial along the posterior condylar line, posterior square to it and `up`.
+    center_mm: centre of the intercondylar notch, the end of the mechanical axis: highest point of the lower
+      outline between the condyles seen from the front (Moreland et al. 1987, "top of the intercondylar notch").
+    posterior_mm, distal_mm: (2, 3), medial then lateral: where the plane along `up` touches both condyles from
+      behind, and the line across `posterior` touches both from below.
+    epicondyles_mm: (2, 3), medial then lateral: most prominent points near the condylar axis (the clinical
+      transepicondylar line, Yoshino et al. 2001).
+    spheres: medial, lateral: fitted to the posterior condyles. axis_by_spheres joins their centres, pointing
+      medially; axis (with axis_radius_mm) is the axis of one cylinder fitted to both. (Both: Renault et al.
+      2018, J Biomech 80:171; cylinder: Eckhoff et al. 2007, JBJS 89-A Suppl 4:10.)
+    """
+
+    up: np.ndarray
+    width_mm: float
+    medial: np.ndarray
+    posterior: np.ndarray
+    center_mm: np.ndarray
+    posterior_mm: np.ndarray
+    distal_mm: np.ndarray
+    epicondyles_mm: np.ndarray
+    spheres: tuple[Sphere, Sphere]
+    axis_by_spheres: Line
+    axis: Line
+    axis_radius_mm: float
+
+
+def find_knee(bone: Bone, up: np.ndarray, head_mm: np.ndarray | None) -> tuple[Knee | None, str]:
+    """Landmarks of the knee, or None and the reason. `bone` is a right femur, `up` points roughly proximal;
+    with `head_mm`, the centre of the head, the knee is read along the mechanical axis."""
+    frame = _first_frame(bone, up)
+    if frame is None:
+        return None, "there are no condyles at its lower end"
+    up, medial, posterior, width = frame
+    lowest = (bone.hull_mm @ up).min()
+    if any(c.center_mm @ up < lowest + 0.6 * width and c.normal @ up < 0.6 for c in bone.caps):
+        return None, "the condyles are cut by the edge of the scan"
+    center = None
+    lower = bone.part(bone.centers_mm @ up < lowest + 1.2 * width)
+    for _ in range(8):
+        block = bone.centers_mm @ up < (bone.hull_mm @ up).min() + 0.75 * width
+        before = medial
+        tangent = _tangent(bone, block, posterior, medial, width)
+        if tangent is None:
+            return None, "two condyles cannot be told apart"
+        back = tangent
+        medial = across(back[0] - back[1], up)
+        posterior = np.cross(up, medial)
+        low = _tangent(bone, block, -up, medial, width)
+        if low is None:
+            return None, "two condyles cannot be told apart"
+        center = _notch(lower, up, medial, low)
+        if center is None:
+            return None, "no notch lies between the condyles"
+        if head_mm is not None:
+            up = unit(head_mm - center)
+            medial = across(medial, up)
+            posterior = np.cross(up, medial)
+        if before @ medial > 1 - 1e-10:
+            break
+    block = bone.centers_mm @ up < (bone.hull_mm @ up).min() + 0.75 * width
+    across_mm = bone.centers_mm[block] @ medial
+    width = float(np.ptp(across_mm))
+    fitted = _condylar_axes(bone, block, up, medial, posterior, back, width)
+    if fitted is None:
+        return None, "the condyles are not round enough for a condylar axis"
+    spheres, by_spheres, axis, radius = fitted
+    epicondyles = _epicondyles(bone, block, axis)
+    return (
+        Knee(up, width, medial, posterior, center, back, low, epicondyles, spheres, by_spheres, axis, radius),
+        "",
+    )
+
+
+def _first_frame(bone: Bone, up: np.ndarray):
+    """(up along the distal shaft, medial, posterior, width), or None without condyles."""
+    shaft = None
+    for _ in range(3):
+        height = bone.centers_mm @ up
+        lowest = height.min()
+        block = height < lowest + BLOCK_MM
+        flat = bone.centers_mm[block] - np.outer(bone.centers_mm[block] @ up, up)
+        weights = bone.areas_mm2[block]
+        offset = flat - np.average(flat, axis=0, weights=weights)
+        wide = np.linalg.eigh((weights[:, None] * offset).T @ offset)[1][:, -1]
+        width = float(np.ptp(flat @ wide))
+        heights = lowest + width * np.linspace(1.2, 2.2, 11)
+        top = (bone.hull_mm @ up).max() - 3.0
+        loops = [bone.section(up * h, up) for h in heights if h < top]
+        loops = [found[0] for found in loops if found]
+        if len(loops) < 5:
+            return None
+        across_shaft = np.ptp(loops[0].segments_mm.reshape(-1, 3) @ wide)
+        if not (45.0 < width < 130.0 and across_shaft < NARROWER * width):
+            return None
+        shaft = fit_line(np.array([loop.centroid_mm for loop in loops]), up)
+        up = shaft.direction
+    side = across(wide, up)
+    back = np.cross(up, side)
+    reach = (bone.centers_mm[block] - shaft.point_mm) @ back
+    if reach.max() < -reach.min():  # the condyles lie behind the shaft
+        back = -back
+    return up, np.cross(back, up), back, width
+
+
+def _tangent(bone: Bone, block, outward, medial, width) -> np.ndarray | None:
+    """(2, 3): medial and lateral points where the line, seen along the third direction, touches both condyles."""
+    from scipy.spatial import ConvexHull
+
+    ids = np.flatnonzero(block)
+    plane = np.c_[bone.centers_mm[ids] @ medial, bone.centers_mm[ids] @ outward]
+    hull = ConvexHull(plane)
+    ends = plane[hull.simplices]
+    length = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1) * (hull.equations[:, 1] > 0.85)
+    edge = int(np.argmax(length))
+    if length[edge] < 0.3 * width:
+        return None
+    normal = hull.equations[edge, 0] * medial + hull.equations[edge, 1] * outward
+    middle = ends[edge].mean(axis=0)[0]
+    points = bone.centers_mm[ids]
+    inner = points @ medial > middle
+    for _ in range(6):
+        height = points @ normal
+        touch = []
+        for part in (inner, ~inner):
+            top = np.where(part, height, -np.inf)
+            cap = (top > top.max() - CAP_MM) & (np.linalg.norm(points - points[np.argmax(top)], axis=1) < 25.0)
+            touch.append(np.average(points[cap], axis=0, weights=bone.areas_mm2[ids][cap]))
+        span = touch[0] - touch[1]
+        run, lift = span @ medial, span @ outward
+        normal = unit(run * outward - lift * medial)
+    return np.array(touch)
+
+
+def _notch(bone: Bone, up, medial, low) -> np.ndarray | None:
+    """Highest point of the lower outline between the condyles, seen from the front."""
+    lateral_x, medial_x = low[1] @ medial, low[0] @ medial
+    span = medial_x - lateral_x
+    xs = np.linspace(lateral_x + 0.2 * span, medial_x - 0.2 * span, 25)
+    bottom = []
+    for x in xs:
+        loops = bone.section(medial * x, medial)
+        if not loops:
+            return None
+        segments = np.concatenate([loop.segments_mm for loop in loops])
+        points = segments.mean(axis=1)
+        height = points @ up
+        depth = np.linalg.norm(segments[:, 1] - segments[:, 0], axis=1)
+        weight = depth * np.exp(-(((height - height.min()) / GROOVE_MM) ** 2))
+        bottom.append(np.average(points, axis=0, weights=weight))
+    bottom = np.array(bottom)
+    height = bottom @ up
+    top = int(np.argmax(height))
+    if top in (0, len(xs) - 1) or height[top] - max(height[0], height[-1]) < 0.3:
+        return None
+    near = np.abs(xs - xs[top]) < 0.15 * span
+    curve = np.polyfit(xs[near] - xs[top], height[near], 2)
+    shift = -curve[1] / (2 * curve[0]) if curve[0] < -1e-4 else 0.0
+    x = xs[top] + np.clip(shift, -0.1 * span, 0.1 * span)
+    close = np.exp(-0.5 * ((xs - x) / (0.05 * span)) ** 2)  # no jumps from section to section
+    middle = (close[:, None] * bottom).sum(axis=0) / close.sum()
+    return middle + (x - middle @ medial) * medial
+
+
+def _condylar_axes(bone: Bone, block, up, medial, posterior, back, width):
+    """(spheres, axis by spheres, axis of the cylinder, its radius), or None."""
+    normals = bone.normals
+    flexion = np.degrees(np.arctan2(normals @ posterior, -(normals @ up)))
+    patch = block & (flexion > FLEXION_DEG[0]) & (flexion < FLEXION_DEG[1]) & (np.abs(normals @ medial) < 0.5)
+    middle = back.mean(axis=0) @ medial
+    inner = bone.centers_mm @ medial > middle
+    radius = 0.25 * width
+    spheres = []
+    for part, point in ((inner, back[0]), (~inner, back[1])):
+        use = patch & part
+        start = Sphere(point - radius * posterior, radius)
+        fit = fit_sphere(bone.centers_mm[use], normals[use], bone.areas_mm2[use], start, 5.0)
+        if fit.coverage == 0 or not 0.12 * width < fit.radius_mm < 0.42 * width:
+            return None
+        spheres.append(fit)
+    between = Line(
+        0.5 * (spheres[0].center_mm + spheres[1].center_mm), unit(spheres[0].center_mm - spheres[1].center_mm)
+    )
+    start_radius = 0.5 * (spheres[0].radius_mm + spheres[1].radius_mm)
+    axis, radius, residual = fit_cylinder(
+        bone.centers_mm[patch], normals[patch], bone.areas_mm2[patch], between, start_radius, 4.0
+    )
+    if not np.isfinite(residual):
+        return None
+    axis = Line(axis.at(medial, middle), axis.direction * np.sign(axis.direction @ medial))
+    return tuple(spheres), between, axis, radius
+
+
+def _epicondyles(bone: Bone, block, axis: Line) -> np.ndarray:
+    """Most prominent points of both sides along the condylar axis, within 15 mm of it."""
+    near = block & (axis.distance_mm(bone.centers_mm) < 15.0)
+    along = bone.centers_mm @ axis.direction
+    tips = []
+    for sign in (1, -1):
+        height = np.where(near, sign * along, -np.inf)
+        cap = height > height.max() - CAP_MM
+        tips.append(np.average(bone.centers_mm[cap], axis=0, weights=bone.areas_mm2[cap]))
+    return np.array(tips)

@@ -1,0 +1,134 @@
+"""All landmarks of one femur: from the surface alone, whatever the patient's pose.
+
+    landmarks = find_landmarks(Bone.of_mask(labels, grid, LEFT))
+    landmarks.hip.head.center_mm            # LPS mm
+    landmarks.reasons                       # {"knee": "the condyles are cut by the edge of the scan"}
+
+The longest principal axis of the solid gives the first direction, the head (or without one the condyles) tells
+proximal from distal, the condyles' overhang tells posterior, and the side tells medial (the scheme of Kai et al.
+2014, J Biomech 47:1229, with the articular-surface fits of Renault et al. 2018, J Biomech 80:171). A left femur
+is mirrored first and its landmarks back, so both sides are read alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+
+import numpy as np
+
+from FemurSegLib.sides import RIGHT
+
+from .bone import MIRROR, Bone
+from .fitting import Line, fit_line, unit
+from .hip import Hip, find_head, find_hip
+from .knee import Knee, find_knee
+
+DIAPHYSIS = (0.25, 0.75)
+"""Part of the mechanical axis, from knee to head, along which the sections of the diaphysis are taken."""
+DIAPHYSIS_SECTIONS = 41
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """What is known of one femur, LPS mm. What could not be found is None, with a sentence in `reasons`.
+
+    up: proximal, along the principal axis or better. hip, knee: see there; head_is_cut, trochanter_is_cut:
+    the edge of the scan runs through them.
+    mechanical: from the notch's centre (knee.center_mm) to the head's centre.
+    anatomical: line fitted to the centroids of the sections of the middle half (`DIAPHYSIS`), pointing up.
+    diaphysis_mm: (n, 3) those centroids, from below. ends_mm: (2, 3) the two points farthest apart: top, bottom.
+    """
+
+    side: str
+    up: np.ndarray | None
+    hip: Hip | None
+    knee: Knee | None
+    head_is_cut: bool
+    trochanter_is_cut: bool
+    mechanical: Line | None
+    anatomical: Line | None
+    diaphysis_mm: np.ndarray | None
+    ends_mm: np.ndarray | None
+    reasons: dict[str, str]
+
+
+def find_landmarks(bone: Bone) -> Landmarks:
+    """Landmarks of a whole or truncated femur. Never raises for a poor shape: what is missing has a reason."""
+    right = bone.as_right()
+    found = _find(right)
+    return replace(found if bone.side == RIGHT else _mirrored(found), side=bone.side)
+
+
+def _find(bone: Bone) -> Landmarks:
+    reasons: dict[str, str] = {}
+    hip = knee = None
+    head = find_head(bone)
+    if head is None:
+        reasons["hip"] = "no femoral head is there"
+        up = None
+        for each in (bone.principal_axes[0], -bone.principal_axes[0]):
+            tried, why = find_knee(bone, each, None)
+            if tried is not None and (knee is None or tried.width_mm > knee.width_mm):
+                knee, up = tried, tried.up
+            elif knee is None and reasons.get("knee", "").find("cut") < 0:
+                reasons["knee"] = why
+        if knee is not None:
+            reasons.pop("knee", None)
+    else:
+        sphere, up = head
+        hip, why = find_hip(bone, sphere, up)
+        if hip is None:
+            reasons["hip"] = why
+        else:
+            up = hip.shaft.direction
+        knee, why = find_knee(bone, up, sphere.center_mm)
+        if knee is None:
+            reasons["knee"] = why
+    head_is_cut, trochanter_is_cut = _cuts(bone, hip)
+    mechanical = anatomical = diaphysis = ends = None
+    if hip is not None and knee is not None:
+        mechanical = Line(knee.center_mm, unit(hip.head.center_mm - knee.center_mm))
+        diaphysis = _diaphysis(bone, hip.head.center_mm, knee.center_mm)
+        anatomical = fit_line(diaphysis, mechanical.direction)
+        if not head_is_cut:
+            ends = _ends(bone, mechanical.direction)
+    return Landmarks(
+        bone.side, up, hip, knee, head_is_cut, trochanter_is_cut, mechanical, anatomical, diaphysis, ends, reasons
+    )
+
+
+def _cuts(bone: Bone, hip: Hip | None) -> tuple[bool, bool]:
+    if hip is None:
+        return False, False
+    up, head = hip.shaft.direction, hip.head
+    upper = [c for c in bone.caps if (head.center_mm - c.center_mm) @ up < 3 * head.radius_mm]
+    of_head = [c for c in upper if np.linalg.norm(c.center_mm - head.center_mm) < 1.2 * head.radius_mm]
+    return bool(of_head), len(upper) > len(of_head) or any(c.normal @ up > 0.5 for c in of_head)
+
+
+def _diaphysis(bone: Bone, head: np.ndarray, knee: np.ndarray) -> np.ndarray:
+    axis = unit(head - knee)
+    places = [knee + t * (head - knee) for t in np.linspace(*DIAPHYSIS, DIAPHYSIS_SECTIONS)]
+    return np.array([loops[0].centroid_mm for p in places if (loops := bone.section(p, axis))])
+
+
+def _ends(bone: Bone, up: np.ndarray) -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    height = bone.hull_mm @ up
+    middle = 0.5 * (height.min() + height.max())
+    above, below = bone.hull_mm[height > middle], bone.hull_mm[height <= middle]
+    apart = cdist(above, below)
+    top, bottom = np.unravel_index(np.argmax(apart), apart.shape)
+    return np.array([above[top], below[bottom]])
+
+
+def _mirrored(thing):
+    """The mirror image (left for right) of all points and vectors in a dataclass."""
+    if isinstance(thing, np.ndarray):
+        return thing * MIRROR
+    if isinstance(thing, tuple):
+        return tuple(_mirrored(each) for each in thing)
+    if is_dataclass(thing):
+        return replace(thing, **{f.name: _mirrored(getattr(thing, f.name)) for f in fields(thing)})
+    return thing
