@@ -20,12 +20,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3 python;
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-tests
 
 .PHONY: install demo test benchmark clean
 
 install: $(STAMP)
 
-$(STAMP): $(wildcard requirements/*.txt) pyproject.toml
+$(STAMP): requirements/base.txt requirements/no-deps.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "FemurSeg needs Python 3.10, 3.11 or 3.12; name one: make PYTHON=..."; exit 1; }
 	@echo "Making $(VENV) with $(PYTHON) ..."
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
@@ -33,17 +34,22 @@ $(STAMP): $(wildcard requirements/*.txt) pyproject.toml
 	@if nvidia-smi >/dev/null 2>&1; then $(PIP) $(TORCH) $(TORCHVISION); \
 	else $(PIP) --timeout 5 --retries 0 --index-url $(CPU_WHEELS) $(TORCH) $(TORCHVISION) 2>/dev/null \
 	|| $(PIP) $(TORCH); fi
-	@$(PIP) -r requirements/base.txt -r requirements/dev.txt
+	@$(PIP) -r requirements/base.txt
 	@$(PIP) --no-deps -r requirements/no-deps.txt
-	@test -n "$(NO_SLICER)" || $(PIP) -r requirements/slicer.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# What only the tests need: pytest, and Slicer's own core with Qt (1.2 GB) for the panel.
+$(TEST_STAMP): $(STAMP) requirements/dev.txt requirements/slicer.txt
+	@echo "Adding what the tests need ..."
+	@$(PIP) -r requirements/dev.txt -r requirements/slicer.txt
 	@touch $@
 
 demo: $(STAMP)
 	$(VENV)/bin/femurseg segment "$(CT)" --out "$(OUT)"
 	@echo "See $(OUT)/overview.png, $(OUT)/coronal.png, $(OUT)/axial.png and $(OUT)/result.json."
 
-test: $(STAMP)
+test: $(TEST_STAMP)
 	@$(RUN) -m pytest $(ARGS)
 
 benchmark: $(STAMP)

@@ -47,7 +47,7 @@ FILES = {
     "axial": "axial.png",
     "overview": "overview.png",
 }
-PACKAGES = ("torch", "monai", "ultralytics", "openvino", "simpleitk", "vtk", "numpy", "scipy")
+PACKAGES = ("torch", "monai", "ultralytics", "simpleitk", "vtk", "numpy", "scipy")
 """Packages whose versions a result records, where they are installed."""
 
 _NIFTI_HEADER_BYTES = 352
