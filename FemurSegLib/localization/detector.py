@@ -28,6 +28,8 @@ __all__ = ["IMAGE_SIZE", "Detection", "Detector", "load_network", "network_name"
 IMAGE_SIZE = 640
 """Of a network whose entry in the table of weights does not name another ("yolov8n-320")."""
 STRIDE = 32
+THREADS = 1
+"""Of the CPU. A picture takes 50 ms with one; several that wait for each other take seconds on a busy machine."""
 GREY = 114
 
 MIN_SCORE = 0.05
@@ -79,7 +81,7 @@ _UPDATE = "Use the weights that belong to this version of FemurSeg."
 def load_network(model: models.Model, device: str = "cpu"):
     """The network with the weights of an entry of the table, fused and ready to run."""
     tensors = models.load_tensors(model.name, model.path.parent)
-    with ultralytics_offline.threads_kept():
+    with ultralytics_offline.threads_kept(THREADS):
         network = ultralytics_offline.build_network(len(SIDES))
         try:
             network.load_state_dict(tensors)
@@ -95,7 +97,7 @@ def find_boxes(network, image: np.ndarray, size: int) -> list[Detection]:
 
     canvas, scale, offset = letterbox(image, size)
     batch = torch.from_numpy(canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255)
-    with ultralytics_offline.threads_kept(), torch.inference_mode():
+    with ultralytics_offline.threads_kept(THREADS), torch.inference_mode():
         output = network(batch.to(next(network.parameters()).device))
     output = output[0] if isinstance(output, (tuple, list)) else output
     return _detections(output[0].float().cpu().numpy().T, image.shape[:2], scale, offset)

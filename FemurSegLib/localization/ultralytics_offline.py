@@ -68,11 +68,13 @@ _TALKATIVE = {
 
 
 @contextmanager
-def threads_kept():
-    """Leaves torch's number of threads as it was; ultralytics sets it for its own use."""
+def threads_kept(threads: int | None = None):
+    """Leaves torch's number of threads as it was (ultralytics sets it for its own use); `threads` within."""
     import torch
 
     before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
     try:
         yield
     finally:
