@@ -29,7 +29,7 @@ IMAGE_SIZE = 640
 """Of a network whose entry in the table of weights does not name another ("yolov8n-320")."""
 STRIDE = 32
 THREADS = 1
-"""Of the CPU. A picture takes 50 ms with one; several that wait for each other take seconds on a busy machine."""
+"""Of the CPU. A picture takes 15 ms with one; several that wait for each other take seconds on a busy machine."""
 GREY = 114
 
 MIN_SCORE = 0.05
