@@ -21,6 +21,10 @@ FLAT_DEPTH_MM = 0.25
 FLAT_AREA_MM2 = 250.0
 """A bone cut by the edge of the volume ends in a plane. No femur has so much surface so close to one plane: a
 cap of a sphere this deep covers 2 pi r depth, 60 mm2 under each condyle; a shaft's section has 450."""
+FLAT_SHARE, ROUND_DEPTH_MM = 0.5, 2.0
+"""Of the surface within 2 mm of the plane and facing its way, at least half is flat; of a round end, an eighth."""
+NORMALS_MM = 2.5
+"""Standard deviation, along the surface, of the average that `smooth_normals` takes."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,12 @@ class Bone:
                 f"The mask holds no {side.replace('_', ' ')} (label {LABELS[side]}).",
                 "Labels are 1 for the right femur and 2 for the left one.",
             )
-        pieces, count = label(labels[box] == LABELS[side])
-        largest = np.argmax(np.bincount(pieces.ravel())[1:]) + 1 if count > 1 else 1
+        mask = labels[box] == LABELS[side]
+        pieces, count = label(mask)
+        if count > 1:
+            mask = pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
         lower, upper = [s.start for s in box], [s.stop for s in box]
-        surface = surface_of((pieces == largest).astype(np.uint8), grid.crop(lower, upper), 1)
-        return cls.of_surface(surface, side)
+        return cls.of_surface(surface_of(mask.astype(np.uint8), grid.crop(lower, upper), 1), side)
 
     def mirrored(self) -> Bone:
         """The same bone as one of the other side."""
@@ -98,6 +103,10 @@ class Bone:
         return self.points_mm[self.triangles]
 
     @cached_property
+    def _corner_ids(self) -> np.ndarray:
+        return np.ascontiguousarray(self.triangles.T)
+
+    @cached_property
     def centers_mm(self) -> np.ndarray:
         return self.corners_mm.mean(axis=1)
 
@@ -114,6 +123,26 @@ class Bone:
     def normals(self) -> np.ndarray:
         """Outward, of the triangles."""
         return self._vectors / np.maximum(self.areas_mm2, 1e-12)[:, None]
+
+    @cached_property
+    def smooth_normals(self) -> np.ndarray:
+        """Outward normals of the triangles, averaged over their surroundings (`NORMALS_MM`), against noise."""
+        from scipy.sparse import coo_matrix, diags
+
+        a, b, c = self.triangles.T
+        rows, columns = np.concatenate([a, b, c, b, c, a]), np.concatenate([b, c, a, a, b, c])
+        size = len(self.points_mm)
+        mesh = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(size, size)).tocsr()
+        mesh = diags(1 / np.maximum(np.asarray(mesh.sum(axis=1)).ravel(), 1)) @ mesh
+        edge = np.sqrt(self.areas_mm2.sum() / len(self.triangles) * 4 / np.sqrt(3))
+        steps = int(np.clip(np.rint(2 * (NORMALS_MM / edge) ** 2), 1, 60))
+        vectors = np.stack(
+            [sum(np.bincount(ids, weights=v, minlength=size) for ids in (a, b, c)) for v in self._vectors.T], axis=1
+        )
+        for _ in range(steps):
+            vectors = mesh @ vectors
+        normals = vectors[a] + vectors[b] + vectors[c]
+        return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
     @cached_property
     def volume_mm3(self) -> float:
@@ -162,8 +191,11 @@ class Bone:
             normal, middle = self._hull.equations[index, :3], faces[index].mean(axis=0)
             if any(normal @ cap.normal > 0.98 for cap in found):
                 continue
-            flat = (np.abs((self.centers_mm - middle) @ normal) < FLAT_DEPTH_MM) & (self.normals @ normal > 0.98)
-            if self.areas_mm2[flat].sum() > FLAT_AREA_MM2:
+            below, facing = np.abs((self.centers_mm - middle) @ normal), self.normals @ normal
+            flat = (below < FLAT_DEPTH_MM) & (facing > 0.98)
+            area = self.areas_mm2[flat].sum()
+            near = (below < ROUND_DEPTH_MM) & (facing > 0.5)
+            if area > max(FLAT_AREA_MM2, FLAT_SHARE * self.areas_mm2[near].sum()):
                 center = np.average(self.centers_mm[flat], axis=0, weights=self.areas_mm2[flat])
                 found.append(Cap(center, normal))
         return found
@@ -175,9 +207,8 @@ class Bone:
 
         height = (self.points_mm - point_mm) @ normal
         above = height > 0
-        signs = above[self.triangles]
-        count = signs.sum(axis=1)
-        cutting = self.triangles[(count == 1) | (count == 2)]
+        first, second, third = (above[corner] for corner in self._corner_ids)
+        cutting = self.triangles[(first != second) | (second != third)]
         if not len(cutting):
             return []
         signs = above[cutting]
@@ -210,3 +241,4 @@ def _loop(segments: np.ndarray, normal: np.ndarray) -> Loop:
     area = 0.5 * twice.sum()
     centroid = origin + ((a + b) * twice[:, None]).sum(axis=0) / (6 * area) if abs(area) > 1e-9 else origin
     return Loop(float(area), centroid, segments)
+

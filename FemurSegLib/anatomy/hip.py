@@ -46,6 +46,7 @@ class Hip:
       and at a right angle to it.
     greater_trochanter_mm: highest point along the shaft axis lateral to the narrow part of the neck.
     lesser_trochanter_mm: tip; None where the bone is cut above it or nothing stands out.
+    trochanter_base_mm: outermost point at mid height between both tips, about the vastus ridge.
     """
 
     head: Sphere
@@ -57,6 +58,7 @@ class Hip:
     posterior: np.ndarray
     greater_trochanter_mm: np.ndarray | None
     lesser_trochanter_mm: np.ndarray | None
+    trochanter_base_mm: np.ndarray | None
 
 
 def find_head(bone: Bone) -> tuple[Sphere, np.ndarray] | None:
@@ -70,7 +72,7 @@ def find_head(bone: Bone) -> tuple[Sphere, np.ndarray] | None:
     for up in (axis, -axis):
         height = bone.centers_mm @ up
         end = height > height.max() - HEAD_END_MM
-        points, normals, areas = bone.centers_mm[end], bone.normals[end], bone.areas_mm2[end]
+        points, normals, areas = bone.centers_mm[end], bone.smooth_normals[end], bone.areas_mm2[end]
         start = vote_sphere(points, normals, areas, HEAD_RADII_MM)
         if start.coverage > HEAD_VOTES and (best is None or start.coverage > best[0].coverage):
             best = start, points, normals, areas, up
@@ -96,7 +98,13 @@ def find_hip(bone: Bone, head: Sphere, up: np.ndarray) -> tuple[Hip | None, str]
     posterior = np.cross(up, medial)
     trochanter = _greater_trochanter(bone, head, shaft, axis)
     lesser = _lesser_trochanter(bone, head, shaft, medial, posterior)
-    return Hip(head, shaft, axis, by_sections, area, medial, posterior, trochanter, lesser), ""
+    base = None
+    if trochanter is not None and lesser is not None:
+        loop = _largest(bone, 0.5 * (trochanter + lesser), up)
+        if loop is not None:
+            points = loop.segments_mm[:, 0]
+            base = points[np.argmin(points @ medial)]
+    return Hip(head, shaft, axis, by_sections, area, medial, posterior, trochanter, lesser, base), ""
 
 
 def tip(bone: Bone, elements: np.ndarray, direction: np.ndarray, depth_mm: float = CAP_MM) -> np.ndarray | None:
@@ -122,7 +130,7 @@ def _proximal_shaft(bone: Bone, head: Sphere, up: np.ndarray) -> Line | None:
             return None
         middles = [_largest(bone, up * height, up) for height in np.linspace(low, high, SECTIONS)]
         line = fit_line(np.array([m.centroid_mm for m in middles if m is not None]), up)
-        if line.direction @ up > 1 - 1e-10:
+        if line.direction @ up > 1 - 1e-9:
             break
         up = line.direction
     return line

@@ -84,6 +84,8 @@ def _find(bone: Bone) -> Landmarks:
         knee, why = find_knee(bone, up, sphere.center_mm)
         if knee is None:
             reasons["knee"] = why
+    if hip is not None and knee is not None and hip.medial @ knee.medial < 0:
+        reasons["side"] = "the head lies on the outer side of the knee: the mask is labelled with the wrong side"
     head_is_cut, trochanter_is_cut = _cuts(bone, hip)
     mechanical = anatomical = diaphysis = ends = None
     if hip is not None and knee is not None:

@@ -82,13 +82,13 @@ def measure(landmarks: Landmarks) -> dict[str, Measurement]:
         lambda: _angle(-hip.neck_by_sections.direction, hip.shaft.direction),
         "hip",
     )
-    give("anteversion_deg", lambda: _forward(hip.neck.direction, knee), "hip", "knee")
-    give("anteversion_of_head_deg", lambda: _forward(hip.medial, knee), "hip", "knee")
+    give("anteversion_deg", lambda: _forward(hip.neck.direction, knee), "hip", "knee", "side")
+    give("anteversion_of_head_deg", lambda: _forward(hip.medial, knee), "hip", "knee", "side")
     give("offset_mm", lambda: hip.shaft.distance_mm(hip.head.center_mm), "hip")
     give("neck_area_mm2", lambda: hip.neck_area_mm2, "hip")
-    give("mldfa_deg", lambda: _mldfa(knee), "hip", "knee")
-    give("anatomical_mechanical_angle_deg", lambda: _lean(landmarks), "hip", "knee")
-    give("condylar_twist_deg", lambda: _forward(_span(knee.epicondyles_mm), knee), "knee")
+    give("mldfa_deg", lambda: _mldfa(knee), "hip", "knee", "side")
+    give("anatomical_mechanical_angle_deg", lambda: _lean(landmarks), "hip", "knee", "side")
+    give("condylar_twist_deg", lambda: _forward(_span(knee.epicondyles_mm), knee), "knee", "side")
     give("condylar_axes_deg", lambda: _angle(knee.axis.direction, knee.axis_by_spheres.direction), "knee")
     give("condylar_width_mm", lambda: knee.width_mm, "knee")
     give("length_mm", lambda: np.linalg.norm(landmarks.ends_mm[0] - landmarks.ends_mm[1]), "hip", "knee", "top")
@@ -115,6 +115,8 @@ def as_dict(measurements: dict[str, Measurement]) -> dict[str, dict]:
 def _missing(landmarks: Landmarks, need: str) -> str:
     if need == "top":
         return "the head is cut by the edge of the scan" if landmarks.head_is_cut else ""
+    if need == "side":
+        return landmarks.reasons.get("side", "")
     return "" if getattr(landmarks, need) is not None else landmarks.reasons.get(need, f"no {need}")
 
 

@@ -1,0 +1,137 @@
+"""How well landmarks and measurements are repeated on real femora: `python -m FemurSegLib.anatomy.study SHAPES`.
+
+Every femur of the 16 people of VSDFullBodyBoneModels and of samples of the LLP26 shape model is read from its
+exact mesh, and again from masks of that mesh, turned, mirrored and roughened (see `stability`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from FemurSegLib.sides import SIDES
+
+from .bone import Bone
+from .landmarks import find_landmarks
+from .measurements import measure
+from .regions import label_regions, region_volumes
+from .stability import landmark_points, perturbed, poses, voxelize
+
+BARS = {"head_center": 1.0, "head_diameter_mm": 0.02, "length_mm": 1.0, "_deg": 1.0}
+SPACING_MM = (0.9, 0.9, 1.5)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("shapes", type=Path)
+    parser.add_argument("--samples", type=int, default=10, help="of the shape model; default: 10")
+    parser.add_argument("--people", type=int, default=None, help="first N of the real people; default: all")
+    parser.add_argument("--poses", type=int, default=3, help="masks of each femur; default: 3")
+    parser.add_argument("--spacing", nargs=3, type=float, default=SPACING_MM, help="of the masks, mm")
+    parser.add_argument("--regions", action="store_true", help="volumes of the regions too (slower)")
+    args = parser.parse_args(argv)
+
+    values, off, moved, by_pose = (defaultdict(list) for _ in range(4))
+    known, volumes, missing = [], defaultdict(list), []
+    began = time.perf_counter()
+    for number, (name, bone, truth) in enumerate(femora(args.shapes, args.samples, args.people)):
+        exact = find_landmarks(bone)
+        points, measured = landmark_points(exact), measure(exact)
+        for key, m in measured.items():
+            values[key].append(np.nan if m.value is None else m.value)
+        if exact.reasons:
+            missing.append(f"{name} {bone.side}: {exact.reasons}")
+            continue
+        known.append((np.linalg.norm(points["head_center"] - truth[0]), exact.hip.head.radius_mm - truth[1]))
+        which = poses(args.poses, seed=number)
+        for pose, (again, back) in zip(which, perturbed(bone, args.spacing, which, number), strict=True):
+            found = find_landmarks(again)
+            for key, m in measure(found).items():
+                error = np.nan if m.value is None else m.value - measured[key].value
+                off[key].append(error)
+                by_pose[_kind(pose), key].append(error)
+            there = landmark_points(found)
+            for key, point in points.items():
+                moved[key].append(np.linalg.norm(back(there[key]) - point) if key in there else np.nan)
+        if args.regions:
+            _compare_regions(bone, exact, args.spacing, number, volumes)
+        print(f"{name} {bone.side}  " + "  ".join(f"{k} {m.value:.1f}" for k, m in measured.items()), flush=True)
+    _report(values, off, moved, by_pose, known, volumes, missing)
+    print(f"\n{time.perf_counter() - began:.0f} s")
+    return 0
+
+
+def femora(shapes: Path, samples: int, people: int | None = None):
+    """Yields (name, Bone, (head centre, head radius) as the shapes' own file or index set has them)."""
+    from FemurSegLib.phantom.shapes import _meshes as meshes
+    from FemurSegLib.phantom.shapes import people_in
+
+    names = people_in(shapes)[:people] + [f"llp26-{n}" for n in range(samples)]
+    for name in names:
+        bones, hints = meshes(Path(shapes), name)
+        for side in SIDES:
+            if side in bones:
+                vertices, faces = bones[side]
+                yield name, Bone(np.asarray(vertices, float), faces, side), hints["heads"][side.split("_")[0]]
+
+
+def _kind(pose) -> str:
+    return ("mirror " if pose.mirror else "turn ") + ("rough" if pose.rough else "")
+
+
+def _compare_regions(bone, exact, spacing_mm, seed, volumes) -> None:
+    """Volumes with landmarks of the mesh on a fine mask, against those all read from a turned, coarse mask."""
+    fine = voxelize(bone, (0.6, 0.6, 0.6))
+    truth = region_volumes(label_regions(*fine, exact), exact)
+    for again, _ in perturbed(bone, spacing_mm, poses(1, seed), seed):
+        labels, grid = voxelize(again, spacing_mm)
+        found = find_landmarks(again)
+        result = region_volumes(label_regions(labels, grid, found), found)
+    for name, volume in truth.items():
+        if volume.volume_ml and result[name].volume_ml:
+            volumes[name].append((volume.volume_ml, result[name].volume_ml))
+
+
+def _report(values, off, moved, by_pose, known, volumes, missing) -> None:
+    masks = len(off["length_mm"])
+    print(f"\n{len(values['length_mm'])} femora; {masks} masks of them, turned by up to 30 degrees")
+    print(f"{'measurement':36s}{'mean':>9s}{'SD':>8s}{'from':>8s}{'to':>8s}{'|error|':>9s}{'p95':>7s}{'largest':>9s}")
+    for key, each in values.items():
+        error = np.abs(off[key])
+        print(
+            f"{key:36s}{np.nanmean(each):9.1f}{np.nanstd(each):8.1f}{np.nanmin(each):8.1f}{np.nanmax(each):8.1f}"
+            f"{np.nanmean(error):9.2f}{np.nanpercentile(error, 95):7.2f}{np.nanmax(error):9.2f}"
+            + (f"  missing in {np.isnan(error).sum()}" if np.isnan(error).any() else "")
+        )
+    print(f"\n{'landmark, distance mm':36s}{'mean':>9s}{'p95':>8s}{'largest':>9s}")
+    for key, each in moved.items():
+        print(
+            f"{key:36s}{np.nanmean(each):9.2f}{np.nanpercentile(each, 95):8.2f}{np.nanmax(each):9.2f}"
+            + (f"  missing in {np.isnan(each).sum()}" if np.isnan(each).any() else "")
+        )
+    print("\nlargest |error| by kind of mask")
+    for kind in sorted({k for k, _ in by_pose}):
+        keys = ("neck_shaft_angle_deg", "anteversion_deg", "mldfa_deg", "anatomical_mechanical_angle_deg")
+        print(f"{kind:14s}" + "  ".join(f"{k} {np.nanmax(np.abs(by_pose[kind, k])):.2f}" for k in keys))
+    known = np.array(known)
+    print(f"\nhead against the shapes' own: centre {known[:, 0].mean():.2f} mm (largest {known[:, 0].max():.2f}), "
+          f"radius {np.abs(known[:, 1]).mean():.2f} mm (largest {np.abs(known[:, 1]).max():.2f})")
+    for first, second in (
+        ("neck_shaft_angle_deg", "neck_shaft_angle_by_sections_deg"),
+        ("anteversion_of_head_deg", "anteversion_deg"),
+    ):
+        gap = np.array(values[first]) - np.array(values[second])
+        print(f"{first} - {second}: mean {np.nanmean(gap):.1f}, SD {np.nanstd(gap):.1f}")
+    for name, pairs in volumes.items():
+        truth, found = np.array(pairs).T
+        error = np.abs(found / truth - 1) * 100
+        print(f"{name:20s}{truth.mean():8.1f} ml, error mean {error.mean():.2f} %, largest {error.max():.2f} %")
+    print("\n".join(missing))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
