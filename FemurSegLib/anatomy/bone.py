@@ -183,13 +183,19 @@ class Bone:
 
     @cached_property
     def caps(self) -> list[Cap]:
-        """Flat ends where the bone was cut, found on the surface itself."""
-        faces = self.points_mm[self._hull.simplices]
-        areas = 0.5 * np.linalg.norm(np.cross(faces[:, 1] - faces[:, 0], faces[:, 2] - faces[:, 0]), axis=1)
+        """Flat ends where the bone was cut, found on the surface itself: planes with all of the bone on one
+        side, much surface in them, and little that curves away from them."""
+        offset = np.einsum("ij,ij->i", self.centers_mm - self.center_mm, self.normals)
+        cells = np.c_[np.rint(self.normals * 8), np.rint(offset)].astype(np.int64)
+        _, group = np.unique(cells @ [1, 100, 10_000, 1_000_000], return_inverse=True)
+        areas = np.bincount(group, weights=self.areas_mm2)
         found: list[Cap] = []
-        for index in np.argsort(areas)[::-1][:60]:
-            normal, middle = self._hull.equations[index, :3], faces[index].mean(axis=0)
-            if any(normal @ cap.normal > 0.98 for cap in found):
+        for index in np.argsort(areas)[::-1][:40]:
+            members = group == index
+            normal = unit(self._vectors[members].sum(axis=0))
+            middle = np.average(self.centers_mm[members], axis=0, weights=self.areas_mm2[members])
+            outside = ((self.hull_mm - middle) @ normal).max() > 2 * FLAT_DEPTH_MM
+            if outside or any(normal @ cap.normal > 0.98 for cap in found):
                 continue
             below, facing = np.abs((self.centers_mm - middle) @ normal), self.normals @ normal
             flat = (below < FLAT_DEPTH_MM) & (facing > 0.98)

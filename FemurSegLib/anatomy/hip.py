@@ -43,19 +43,19 @@ class Hip:
     neck_by_sections: the same by the other method, the line through those centroids, which need not meet the
       head's centre.
     neck_area_mm2: of the smallest section. medial, posterior: unit vectors across the shaft, towards the head
-      and at a right angle to it.
+      and at a right angle to it. Where too little of the shaft is there, all that needs it is None.
     greater_trochanter_mm: highest point along the shaft axis lateral to the narrow part of the neck.
     lesser_trochanter_mm: tip; None where the bone is cut above it or nothing stands out.
     trochanter_base_mm: outermost point at mid height between both tips, about the vastus ridge.
     """
 
     head: Sphere
-    shaft: Line
+    shaft: Line | None
     neck: Line
     neck_by_sections: Line
     neck_area_mm2: float
-    medial: np.ndarray
-    posterior: np.ndarray
+    medial: np.ndarray | None
+    posterior: np.ndarray | None
     greater_trochanter_mm: np.ndarray | None
     lesser_trochanter_mm: np.ndarray | None
     trochanter_base_mm: np.ndarray | None
@@ -85,18 +85,20 @@ def find_head(bone: Bone) -> tuple[Sphere, np.ndarray] | None:
 
 
 def find_hip(bone: Bone, head: Sphere, up: np.ndarray) -> tuple[Hip | None, str]:
-    """Landmarks of the hip, or None and the reason. `bone` is a right femur."""
-    shaft = _proximal_shaft(bone, head, up)
-    if shaft is None:
-        return None, "too little of the shaft is there to give its axis"
-    up = shaft.direction
-    medial = across(head.center_mm - shaft.point_mm, up)
-    neck = _neck(bone, head, shaft)
+    """Landmarks of the hip, or None, and the reason for what is missing. `bone` is a right femur."""
+    neck = _neck(bone, head)
     if neck is None:
         return None, "the neck is not narrower than the head (is it cut, broken or fused?)"
-    axis, by_sections, area = neck
+    shaft = _proximal_shaft(bone, head, up)
+    if shaft is None:
+        none = dict.fromkeys(
+            ("medial", "posterior", "greater_trochanter_mm", "lesser_trochanter_mm", "trochanter_base_mm")
+        )
+        return Hip(head, None, *neck, **none), "too little of the shaft is there to give its axis"
+    up = shaft.direction
+    medial = across(head.center_mm - shaft.point_mm, up)
     posterior = np.cross(up, medial)
-    trochanter = _greater_trochanter(bone, head, shaft, axis)
+    trochanter = _greater_trochanter(bone, head, shaft, neck[0])
     lesser = _lesser_trochanter(bone, head, shaft, medial, posterior)
     base = None
     if trochanter is not None and lesser is not None:
@@ -104,7 +106,7 @@ def find_hip(bone: Bone, head: Sphere, up: np.ndarray) -> tuple[Hip | None, str]
         if loop is not None:
             points = loop.segments_mm[:, 0]
             base = points[np.argmin(points @ medial)]
-    return Hip(head, shaft, axis, by_sections, area, medial, posterior, trochanter, lesser, base), ""
+    return Hip(head, shaft, *neck, medial, posterior, trochanter, lesser, base), ""
 
 
 def tip(bone: Bone, elements: np.ndarray, direction: np.ndarray, depth_mm: float = CAP_MM) -> np.ndarray | None:
@@ -147,12 +149,16 @@ def _largest(bone: Bone, point, normal):
     return loops[0] if loops else None
 
 
-def _neck(bone: Bone, head: Sphere, shaft: Line):
+def _neck(bone: Bone, head: Sphere):
     """(axis, axis by sections, smallest area), or None."""
     radius = head.radius_mm
-    target = shaft.at(shaft.direction, head.center_mm @ shaft.direction - 1.4 * radius)
-    away = unit(target - head.center_mm)
-    around = bone.part(np.linalg.norm(bone.centers_mm - head.center_mm, axis=1) < 4 * radius)
+    distance = np.linalg.norm(bone.centers_mm - head.center_mm, axis=1)
+    around = bone.part(distance < 4 * radius)
+    # What lies just outside the head's sphere is neck, wherever the shaft goes.
+    beside = (distance > 1.05 * radius) & (distance < 1.4 * radius)
+    if not beside.any():
+        return None
+    away = unit(np.average(bone.centers_mm[beside], axis=0, weights=bone.areas_mm2[beside]) - head.center_mm)
     for _ in range(20):
         loops = [_nearest(around, head.center_mm + d * radius * away, away) for d in NECK_WINDOW]
         if any(loop is None for loop in loops):

@@ -32,7 +32,7 @@ DIAPHYSIS_SECTIONS = 41
 class Landmarks:
     """What is known of one femur, LPS mm. What could not be found is None, with a sentence in `reasons`.
 
-    up: proximal, along the principal axis or better. hip, knee: see there; head_is_cut, trochanter_is_cut:
+    hip, knee: see there; head_is_cut, trochanter_is_cut:
     the edge of the scan runs through them.
     mechanical: from the notch's centre (knee.center_mm) to the head's centre.
     anatomical: line fitted to the centroids of the sections of the middle half (`DIAPHYSIS`), pointing up.
@@ -40,7 +40,6 @@ class Landmarks:
     """
 
     side: str
-    up: np.ndarray | None
     hip: Hip | None
     knee: Knee | None
     head_is_cut: bool
@@ -65,25 +64,19 @@ def _find(bone: Bone) -> Landmarks:
     head = find_head(bone)
     if head is None:
         reasons["hip"] = "no femoral head is there"
-        up = None
-        for each in (bone.principal_axes[0], -bone.principal_axes[0]):
-            tried, why = find_knee(bone, each, None)
-            if tried is not None and (knee is None or tried.width_mm > knee.width_mm):
-                knee, up = tried, tried.up
-            elif knee is None and reasons.get("knee", "").find("cut") < 0:
-                reasons["knee"] = why
-        if knee is not None:
-            reasons.pop("knee", None)
     else:
-        sphere, up = head
-        hip, why = find_hip(bone, sphere, up)
-        if hip is None:
-            reasons["hip"] = why
-        else:
-            up = hip.shaft.direction
-        knee, why = find_knee(bone, up, sphere.center_mm)
-        if knee is None:
-            reasons["knee"] = why
+        hip, why = find_hip(bone, *head)
+        if why:
+            reasons["hip" if hip is None else "shaft"] = why
+    if hip is None:  # the condyles may be at either end
+        tries = [find_knee(bone, end, None) for end in (bone.principal_axes[0], -bone.principal_axes[0])]
+    elif hip.shaft is None:
+        tries = [(None, reasons["shaft"])]
+    else:
+        tries = [find_knee(bone, hip.shaft.direction, hip.head.center_mm)]
+    knee = max((found for found, _ in tries if found is not None), key=lambda found: found.width_mm, default=None)
+    if knee is None:
+        reasons["knee"] = max((why for _, why in tries), key=lambda why: "cut" in why)
     if hip is not None and knee is not None and hip.medial @ knee.medial < 0:
         reasons["side"] = "the head lies on the outer side of the knee: the mask is labelled with the wrong side"
     head_is_cut, trochanter_is_cut = _cuts(bone, hip)
@@ -95,17 +88,18 @@ def _find(bone: Bone) -> Landmarks:
         if not head_is_cut:
             ends = _ends(bone, mechanical.direction)
     return Landmarks(
-        bone.side, up, hip, knee, head_is_cut, trochanter_is_cut, mechanical, anatomical, diaphysis, ends, reasons
+        bone.side, hip, knee, head_is_cut, trochanter_is_cut, mechanical, anatomical, diaphysis, ends, reasons
     )
 
 
 def _cuts(bone: Bone, hip: Hip | None) -> tuple[bool, bool]:
+    """Whether a flat end cuts the sphere of the head, and the greater trochanter."""
     if hip is None:
         return False, False
-    up, head = hip.shaft.direction, hip.head
-    upper = [c for c in bone.caps if (head.center_mm - c.center_mm) @ up < 3 * head.radius_mm]
-    of_head = [c for c in upper if np.linalg.norm(c.center_mm - head.center_mm) < 1.2 * head.radius_mm]
-    return bool(of_head), len(upper) > len(of_head) or any(c.normal @ up > 0.5 for c in of_head)
+    head, tip = hip.head, hip.greater_trochanter_mm
+    of_head = any((c.center_mm - head.center_mm) @ c.normal < head.radius_mm - 0.5 for c in bone.caps)
+    of_tip = tip is not None and any(abs((c.center_mm - tip) @ c.normal) < 2.0 for c in bone.caps)
+    return of_head, of_tip
 
 
 def _diaphysis(bone: Bone, head: np.ndarray, knee: np.ndarray) -> np.ndarray:

@@ -76,15 +76,16 @@ def measure(landmarks: Landmarks) -> dict[str, Measurement]:
         out[key] = Measurement(NAMES[key], None if value is None else float(value), unit_, why)
 
     give("head_diameter_mm", lambda: 2 * hip.head.radius_mm, "hip")
-    give("neck_shaft_angle_deg", lambda: _angle(-hip.neck.direction, hip.shaft.direction), "hip")
+    give("neck_shaft_angle_deg", lambda: _angle(-hip.neck.direction, hip.shaft.direction), "hip", "shaft")
     give(
         "neck_shaft_angle_by_sections_deg",
         lambda: _angle(-hip.neck_by_sections.direction, hip.shaft.direction),
         "hip",
+        "shaft",
     )
     give("anteversion_deg", lambda: _forward(hip.neck.direction, knee), "hip", "knee", "side")
     give("anteversion_of_head_deg", lambda: _forward(hip.medial, knee), "hip", "knee", "side")
-    give("offset_mm", lambda: hip.shaft.distance_mm(hip.head.center_mm), "hip")
+    give("offset_mm", lambda: hip.shaft.distance_mm(hip.head.center_mm), "hip", "shaft")
     give("neck_area_mm2", lambda: hip.neck_area_mm2, "hip")
     give("mldfa_deg", lambda: _mldfa(knee), "hip", "knee", "side")
     give("anatomical_mechanical_angle_deg", lambda: _lean(landmarks), "hip", "knee", "side")
@@ -115,8 +116,8 @@ def as_dict(measurements: dict[str, Measurement]) -> dict[str, dict]:
 def _missing(landmarks: Landmarks, need: str) -> str:
     if need == "top":
         return "the head is cut by the edge of the scan" if landmarks.head_is_cut else ""
-    if need == "side":
-        return landmarks.reasons.get("side", "")
+    if need in ("side", "shaft"):
+        return landmarks.reasons.get(need, "")
     return "" if getattr(landmarks, need) is not None else landmarks.reasons.get(need, f"no {need}")
 
 

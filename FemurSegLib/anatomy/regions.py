@@ -97,7 +97,7 @@ def missing_regions(landmarks: Landmarks) -> dict[str, str]:
         if landmarks.head_is_cut:
             why["head"] = "the head is cut by the edge of the scan"
         if hip.trochanter_base_mm is None:
-            text = "the trochanters' tips were not found"
+            text = reasons.get("shaft", "the trochanters' tips were not found")
             why |= dict.fromkeys(("trochanteric", "intertrochanteric", "combination", "shaft"), text)
         elif landmarks.trochanter_is_cut:
             why |= dict.fromkeys(("trochanteric", "combination"), "the trochanter is cut by the edge of the scan")
@@ -116,7 +116,6 @@ class _Classifier:
         if hip is not None:
             radius = hip.head.radius_mm
             self.head_mm = float(np.sqrt(radius**2 - hip.neck_area_mm2 / np.pi))
-            self.bottom = hip.head.center_mm @ hip.shaft.direction - 2.5 * radius
             if hip.trochanter_base_mm is not None:
                 self.bottom = hip.lesser_trochanter_mm @ hip.shaft.direction - BELOW_LESSER_TROCHANTER_MM
                 self.divide_at, self.divide = self._divide(hip)
@@ -128,7 +127,9 @@ class _Classifier:
         hip, knee = self.hip, self.knee
         above = np.zeros(len(points), bool)
         if hip is not None:
-            above = points @ hip.shaft.direction > self.bottom
+            above = np.ones(len(points), bool)
+            if self.bottom is not None:
+                above = points @ hip.shaft.direction > self.bottom
             offset = points - hip.head.center_mm
             along = offset @ -hip.neck.direction
             aside = np.linalg.norm(offset - np.outer(along, -hip.neck.direction), axis=1)

@@ -1,0 +1,185 @@
+"""Landmarks and measurements against a toy femur of known angles, and against real bones."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from anatomy.toy_femur import CONDYLE_RADIUS, HEAD_RADIUS, toy_femur
+from scipy.spatial.transform import Rotation
+
+from FemurSegLib.anatomy.bone import Bone
+from FemurSegLib.anatomy.landmarks import find_landmarks
+from FemurSegLib.anatomy.measurements import NAMES, measure
+from FemurSegLib.anatomy.stability import landmark_points, perturbed, poses
+from FemurSegLib.sides import LEFT, RIGHT
+
+SPACING = (1.2, 1.2, 1.5)
+NEEDS_BOTH = ("anteversion_deg", "mldfa_deg", "anatomical_mechanical_angle_deg", "length_mm", "bow_radius_mm")
+
+
+@lru_cache
+def toy(**shape):
+    labels, grid, truth = toy_femur(spacing_mm=SPACING, **shape)
+    bone = Bone.of_mask(labels, grid, RIGHT)
+    return bone, find_landmarks(bone), truth
+
+
+def values(landmarks) -> dict:
+    return {key: m.value for key, m in measure(landmarks).items()}
+
+
+@pytest.mark.parametrize(("anteversion", "neck_shaft"), [(15.0, 125.0), (-10.0, 130.0), (40.0, 118.0)])
+def test_angles_of_the_toy_femur_are_read_within_half_a_degree(anteversion, neck_shaft):
+    _, landmarks, truth = toy(anteversion_deg=anteversion, neck_shaft_deg=neck_shaft)
+    read = values(landmarks)
+    assert not landmarks.reasons
+    assert np.linalg.norm(landmarks.hip.head.center_mm - truth["head"]) < 0.2
+    assert read["head_diameter_mm"] == pytest.approx(2 * HEAD_RADIUS, rel=0.01)
+    assert read["neck_shaft_angle_deg"] == pytest.approx(neck_shaft, abs=0.5)
+    assert read["neck_shaft_angle_by_sections_deg"] == pytest.approx(neck_shaft, abs=1.0)
+    assert read["offset_mm"] == pytest.approx(np.linalg.norm(truth["head"][:2]), abs=0.3)
+    knee, up = landmarks.knee, landmarks.mechanical.direction
+    flat = truth["neck"] - (truth["neck"] @ up) * up
+    across = np.array([1.0, 0, 0]) - up[0] * up
+    expected = np.degrees(np.arccos(flat @ across / np.linalg.norm(flat) / np.linalg.norm(across)))
+    assert read["anteversion_deg"] == pytest.approx(np.sign(anteversion) * expected, abs=0.5)
+    assert read["mldfa_deg"] == pytest.approx(90 + np.degrees(np.arctan2(up[0], up[2])), abs=0.3)
+    assert [s.radius_mm for s in knee.spheres] == pytest.approx([CONDYLE_RADIUS] * 2, abs=0.2)
+    assert read["condylar_axes_deg"] < 0.5
+
+
+def test_every_measurement_has_a_name_and_a_unit():
+    measured = measure(toy()[1])
+    assert list(measured) == list(NAMES)
+    assert {m.unit for m in measured.values()} == {"mm", "deg", "mm2"}
+
+
+def test_a_straight_shaft_has_no_bow_and_says_so():
+    bow = measure(toy()[1])["bow_radius_mm"]
+    assert bow.value is None and "not bowed" in bow.reason
+
+
+def test_a_left_femur_is_read_as_the_mirror_image_of_a_right_one():
+    bone, landmarks, _ = toy()
+    other = find_landmarks(bone.mirrored())
+    assert other.side == LEFT
+    assert values(other) == pytest.approx(values(landmarks), nan_ok=True)
+    for name, point in landmark_points(other).items():
+        assert np.allclose(point, landmark_points(landmarks)[name] * [-1, 1, 1], atol=1e-6), name
+
+
+def test_the_pose_of_the_surface_plays_no_part():
+    bone, landmarks, _ = toy()
+    turn = Rotation.from_rotvec([0.9, -1.8, 0.7]).as_matrix()
+    turned = find_landmarks(Bone(bone.points_mm @ turn.T + [10, 20, 30], bone.triangles, RIGHT))
+    before, after = values(landmarks), values(turned)
+    assert {k: v for k, v in after.items() if v} == pytest.approx({k: v for k, v in before.items() if v}, abs=0.1)
+
+
+def test_a_femur_cut_at_mid_shaft_gives_its_hip_alone():
+    _, whole, _ = toy()
+    bone, landmarks, _ = toy(lower_mm=215.0)
+    read, measured = values(landmarks), measure(landmarks)
+    assert landmarks.knee is None and "knee" in landmarks.reasons
+    for key in ("head_diameter_mm", "neck_shaft_angle_deg", "offset_mm"):
+        assert read[key] == pytest.approx(values(whole)[key], rel=0.01), key
+    for key in NEEDS_BOTH:
+        assert read[key] is None and measured[key].reason, key
+
+
+def test_a_femur_cut_above_the_knee_gives_its_knee_alone():
+    _, whole, _ = toy()
+    _, landmarks, _ = toy(upper_mm=230.0)
+    read = values(landmarks)
+    assert landmarks.hip is None and landmarks.reasons["hip"]
+    assert read["condylar_width_mm"] == pytest.approx(values(whole)["condylar_width_mm"], abs=1.0)
+    assert np.linalg.norm(landmarks.knee.center_mm - whole.knee.center_mm) < 3.0
+    assert all(read[key] is None for key in (*NEEDS_BOTH, "neck_shaft_angle_deg", "head_diameter_mm"))
+
+
+def test_condyles_cut_by_the_scan_are_not_guessed():
+    _, landmarks, _ = toy(lower_mm=0.0)
+    assert landmarks.knee is None and "cut" in landmarks.reasons["knee"]
+    assert landmarks.hip is not None
+
+
+def test_a_head_cut_by_the_scan_gives_no_length():
+    _, landmarks, truth = toy(upper_mm=421.0)
+    assert landmarks.head_is_cut
+    length = measure(landmarks)["length_mm"]
+    assert length.value is None and "head is cut" in length.reason
+    assert np.linalg.norm(landmarks.hip.head.center_mm - truth["head"]) < 0.3
+
+
+def test_a_pelvic_scan_that_ends_below_the_trochanters_still_gives_the_head():
+    _, landmarks, truth = toy(lower_mm=320.0)
+    read, measured = values(landmarks), measure(landmarks)
+    assert read["head_diameter_mm"] == pytest.approx(2 * HEAD_RADIUS, rel=0.01)
+    assert np.linalg.norm(landmarks.hip.neck.direction - truth["neck"]) < 0.02
+    assert read["neck_shaft_angle_deg"] is None and "too little of the shaft" in measured["offset_mm"].reason
+
+
+def test_a_piece_of_shaft_gives_nothing_and_does_not_raise():
+    _, landmarks, _ = toy(lower_mm=130.0, upper_mm=300.0)
+    assert landmarks.hip is None and landmarks.knee is None
+    assert all(m.value is None and m.reason for m in measure(landmarks).values())
+
+
+def test_a_femur_of_the_wrong_side_is_noticed():
+    bone, _, _ = toy()
+    landmarks = find_landmarks(Bone(bone.points_mm, bone.triangles, LEFT))
+    assert "wrong side" in landmarks.reasons["side"]
+    measured = measure(landmarks)
+    assert measured["anteversion_deg"].value is None and measured["head_diameter_mm"].value is not None
+
+
+# Real bones
+
+
+def real_femora(shared_data, name):
+    from FemurSegLib.anatomy.study import femora
+
+    found = [f for f in femora(shared_data / "shapes", 1) if f[0] == name]
+    assert found
+    return found
+
+
+@pytest.fixture
+def shapes(shared_data):
+    if not (shared_data / "shapes" / "manifest.json").exists():
+        pytest.skip(f"bone shapes not found in {shared_data}")
+    return shared_data
+
+
+@pytest.mark.parametrize("name", ["z013", "llp26-0"])
+def test_a_mask_of_a_turned_real_femur_gives_what_its_exact_mesh_gives(shapes, name):
+    for _, bone, (head_mm, head_radius) in real_femora(shapes, name):
+        exact = find_landmarks(bone)
+        assert not exact.reasons
+        assert np.linalg.norm(exact.hip.head.center_mm - head_mm) < 1.0
+        assert exact.hip.head.radius_mm == pytest.approx(head_radius, rel=0.02)
+        truth = values(exact)
+        assert 110 < truth["neck_shaft_angle_deg"] < 145 and 80 < truth["mldfa_deg"] < 95
+        assert 500 < truth["bow_radius_mm"] < 2500
+        for moved, back in perturbed(bone, (0.9, 0.9, 1.2), poses(2, seed=1)):
+            found = find_landmarks(moved)
+            read = values(found)
+            assert np.linalg.norm(back(found.hip.head.center_mm) - exact.hip.head.center_mm) < 0.3
+            assert read["head_diameter_mm"] == pytest.approx(truth["head_diameter_mm"], rel=0.01)
+            assert read["length_mm"] == pytest.approx(truth["length_mm"], abs=1.0)
+            for key in ("neck_shaft_angle_deg", "anteversion_deg", "anatomical_mechanical_angle_deg", "mldfa_deg"):
+                assert read[key] == pytest.approx(truth[key], abs=0.8), key
+
+
+def test_tangent_points_lie_on_the_shape_model_s_own_articular_surface(shapes):
+    (_, bone, _), *_ = real_femora(shapes, "llp26-0")
+    with np.load(shapes / "shapes" / "llp26_left_limb.npz") as model:
+        articular = bone.points_mm[model["idx_left_femur_knee"]]
+        head = bone.points_mm[model["idx_left_femur_head"]]
+    landmarks = find_landmarks(bone)
+    for point in np.vstack([landmarks.knee.posterior_mm, landmarks.knee.distal_mm]):
+        assert np.linalg.norm(articular - point, axis=1).min() < 3.0
+    off = np.linalg.norm(head - landmarks.hip.head.center_mm, axis=1) - landmarks.hip.head.radius_mm
+    assert np.median(np.abs(off)) < 0.6

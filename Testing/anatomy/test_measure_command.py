@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from anatomy.toy_femur import toy_femur
+
+from FemurSegLib.anatomy.command import add_parser
+from FemurSegLib.errors import InputError, NoFemurError, OutputError
+from FemurSegLib.sides import LEFT, RIGHT
+from FemurSegLib.volume import Volume, write_volume
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A mask with a right femur and, beside it, its mirror image as a left one; and a CT."""
+    folder = tmp_path_factory.mktemp("masks")
+    labels, grid, _ = toy_femur(spacing_mm=(1.5, 1.5, 1.5))
+    both = np.concatenate([labels, 2 * labels[:, :, ::-1]], axis=2)
+    wide = type(grid)(both.shape, grid.spacing_mm, grid.origin_mm, grid.direction)
+    write_volume(folder / "mask.nii.gz", Volume(both, wide))
+    write_volume(folder / "empty.nii.gz", Volume(np.zeros_like(both), wide))
+    write_volume(folder / "ct.nii.gz", Volume(np.where(both > 0, 400, -100).astype(np.int16), wide))
+    write_volume(folder / "other.nii.gz", Volume(np.full(grid.shape, -100, np.int16), grid))
+    return folder
+
+
+def measure(*words) -> int:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    args = parser.parse_args(["measure", *map(str, words)])
+    return args.run(args)
+
+
+def test_both_femora_are_measured_printed_and_written(folder, capsys):
+    out = folder / "measured.json"
+    assert measure(folder / "mask.nii.gz", "--ct", folder / "ct.nii.gz", "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert "Right femur" in printed and "Left femur" in printed and "Neck-shaft angle" in printed
+    femurs = json.loads(out.read_text())["femurs"]
+    assert set(femurs) == {RIGHT, LEFT}
+    right, left = femurs[RIGHT], femurs[LEFT]
+    for key, m in right["measurements"].items():
+        assert left["measurements"][key]["value"] == pytest.approx(m["value"], abs=0.2), key
+    assert right["regions"]["head"]["mean_hu"] == 400
+    assert len(right["landmarks"]["head_center"]["position_lps_mm"]) == 3
+    assert {"mechanical_axis", "neck_axis", "transepicondylar_line"} <= set(right["lines"])
+
+
+def test_a_mask_without_a_femur_is_told(folder):
+    with pytest.raises(NoFemurError, match="holds no femur"):
+        measure(folder / "empty.nii.gz")
+
+
+def test_a_ct_of_another_grid_is_refused(folder):
+    with pytest.raises(InputError, match="same grid"):
+        measure(folder / "mask.nii.gz", "--ct", folder / "other.nii.gz")
+
+
+def test_an_unwritable_file_is_an_output_error(folder):
+    with pytest.raises(OutputError):
+        measure(folder / "mask.nii.gz", "--out", folder / "no" / "such" / "folder.json")
