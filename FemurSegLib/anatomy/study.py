@@ -16,12 +16,12 @@ import numpy as np
 from FemurSegLib.sides import SIDES
 
 from .bone import Bone
+from .knee import condylar_axes
 from .landmarks import find_landmarks
 from .measurements import measure
 from .regions import label_regions, region_volumes
 from .stability import landmark_points, perturbed, poses, voxelize
 
-BARS = {"head_center": 1.0, "head_diameter_mm": 0.02, "length_mm": 1.0, "_deg": 1.0}
 SPACING_MM = (0.9, 0.9, 1.5)
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     values, off, moved, by_pose = (defaultdict(list) for _ in range(4))
-    known, volumes, missing = [], defaultdict(list), []
+    known, articular, volumes, missing = [], [], defaultdict(list), []
     began = time.perf_counter()
     for number, (name, bone, truth) in enumerate(femora(args.shapes, args.samples, args.people)):
         exact = find_landmarks(bone)
@@ -46,7 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         if exact.reasons:
             missing.append(f"{name} {bone.side}: {exact.reasons}")
             continue
-        known.append((np.linalg.norm(points["head_center"] - truth[0]), exact.hip.head.radius_mm - truth[1]))
+        if "articular" in truth:
+            articular.append(_against_articular(bone, truth["articular"]))
+        center, radius = truth["head"]
+        known.append((np.linalg.norm(points["head_center"] - center), exact.hip.head.radius_mm - radius))
         which = poses(args.poses, seed=number)
         for pose, (again, back) in zip(which, perturbed(bone, args.spacing, which, number), strict=True):
             found = find_landmarks(again)
@@ -61,22 +64,55 @@ def main(argv: list[str] | None = None) -> int:
             _compare_regions(bone, exact, args.spacing, number, volumes)
         print(f"{name} {bone.side}  " + "  ".join(f"{k} {m.value:.1f}" for k, m in measured.items()), flush=True)
     _report(values, off, moved, by_pose, known, volumes, missing)
+    if articular:
+        mean, largest = np.nanmean(articular, axis=0), np.nanmax(articular, axis=0)
+        print(
+            f"condylar axis from the shape model's cartilage alone: cylinder {mean[0]:.1f} deg (largest "
+            f"{largest[0]:.1f}), spheres {mean[1]:.1f} deg (largest {largest[1]:.1f}); tangent points at most "
+            f"{largest[2]:.1f} mm from it"
+        )
     print(f"\n{time.perf_counter() - began:.0f} s")
     return 0
 
 
 def femora(shapes: Path, samples: int, people: int | None = None):
-    """Yields (name, Bone, (head centre, head radius) as the shapes' own file or index set has them)."""
+    """Yields (name, Bone, truth): truth["head"] is the head's (centre, radius) as the shapes' own file or index
+    set has it, truth["articular"] for the shape model the indices of the points of its knee's cartilage."""
     from FemurSegLib.phantom.shapes import _meshes as meshes
     from FemurSegLib.phantom.shapes import people_in
 
-    names = people_in(shapes)[:people] + [f"llp26-{n}" for n in range(samples)]
-    for name in names:
+    with np.load(Path(shapes) / "llp26_left_limb.npz") as model:
+        cartilage = model["idx_left_femur_knee"]
+    for name in people_in(shapes)[:people] + [f"llp26-{n}" for n in range(samples)]:
         bones, hints = meshes(Path(shapes), name)
         for side in SIDES:
             if side in bones:
                 vertices, faces = bones[side]
-                yield name, Bone(np.asarray(vertices, float), faces, side), hints["heads"][side.split("_")[0]]
+                truth = {"head": hints["heads"][side.split("_")[0]]}
+                if name.startswith("llp26"):
+                    truth["articular"] = cartilage
+                yield name, Bone(np.asarray(vertices, float), faces, side), truth
+
+
+def _against_articular(bone: Bone, indices: np.ndarray) -> tuple[float, float, float]:
+    """Condylar axes fitted to the model's own cartilage alone: angle (degrees) to ours by cylinder and by
+    spheres, and the largest distance (mm) of our tangent points from the cartilage."""
+    bone = bone.as_right()
+    knee = find_landmarks(bone).knee
+    inside = np.isin(bone.triangles, indices).all(axis=1)
+    fitted = condylar_axes(
+        bone, inside, knee.up, knee.medial, knee.posterior, knee.posterior_mm, knee.width_mm
+    )
+    if fitted is None:
+        return np.nan, np.nan, np.nan
+    _, by_spheres, axis, _ = fitted
+    angles = [
+        np.degrees(np.arccos(min(a.direction @ b.direction, 1.0)))
+        for a, b in ((axis, knee.axis), (by_spheres, knee.axis_by_spheres))
+    ]
+    tangent = np.vstack([knee.posterior_mm, knee.distal_mm])
+    gaps = np.linalg.norm(bone.points_mm[indices][:, None] - tangent, axis=2).min(axis=0)
+    return angles[0], angles[1], float(gaps.max())
 
 
 def _kind(pose) -> str:

@@ -155,7 +155,8 @@ def shapes(shared_data):
 
 @pytest.mark.parametrize("name", ["z013", "llp26-0"])
 def test_a_mask_of_a_turned_real_femur_gives_what_its_exact_mesh_gives(shapes, name):
-    for _, bone, (head_mm, head_radius) in real_femora(shapes, name):
+    for _, bone, truth in real_femora(shapes, name):
+        head_mm, head_radius = truth["head"]
         exact = find_landmarks(bone)
         assert not exact.reasons
         assert np.linalg.norm(exact.hip.head.center_mm - head_mm) < 1.0
