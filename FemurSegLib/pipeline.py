@@ -21,7 +21,7 @@ import numpy as np
 
 from FemurSegLib import models
 from FemurSegLib import progress as events
-from FemurSegLib.errors import NoFemurError
+from FemurSegLib.errors import ModelError, NoFemurError
 from FemurSegLib.findings import Finding
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.localization.region import FACES, Localization, Region, fuse, slices_of_femora
@@ -59,7 +59,8 @@ def segment_femurs(
     volume: as read, int16 HU, any orientation. sides: which femora to segment. regions: by side, in oriented voxel
     coordinates, as drawn by a user; given, nothing is looked for, and nothing outside them is segmented. margin_mm:
     context added around a region. progress: listener for events.
-    Raises NoFemurError where none is found, ModelError where weights are missing, MemoryExhaustedError.
+    Raises NoFemurError where none is found, ModelError where weights are missing, damaged or do not fit,
+    MemoryExhaustedError.
     """
     sides = tuple(sides)
     clock = _Clock(progress)
@@ -70,7 +71,12 @@ def segment_femurs(
 
         used = [models.find("segmenter", network, models_folder)]
         segmenter = build_network(network)
-        segmenter.load_state_dict(models.load_tensors(used[0].name, models_folder))
+        tensors = models.load_tensors(used[0].name, models_folder)
+        try:
+            segmenter.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ModelError(f"The weights {used[0].file} do not fit the network '{network}'.",
+                             "Use the weights that belong to this version of FemurSeg.") from error
         runner = Runner(segmenter, pick_device(device))
 
     radiographs, localization = _localize(oriented, regions, clock, str(runner.device), models_folder, used)
@@ -210,7 +216,7 @@ def _widened(mask, lower, upper, shape, spacing_kji):
 def _enter(labels, mask: _Mask | None, side) -> Finding | None:
     """Enters a mask into the labels; voxels of the other femur stay. What was wrong, if it was not entered."""
     name = DISPLAY_NAMES[side].lower()
-    if mask is None:
+    if mask is None or not mask.voxels.any():  # it may be too small for the voxels of the CT
         return Finding("femur_missing", f"The {name} could not be segmented.", side)
     target = labels[tuple(slice(a, b) for a, b in mask.place)]
     taken = (target > 0) & mask.voxels
@@ -237,6 +243,9 @@ def _about_mask(side: str, mask: _Mask, cut) -> list[Finding]:
     if not mask.complete:
         words = f"The {name} may go on beyond the box it was looked for in; draw a larger one."
         found.append(Finding("femur_incomplete", words, side))
+    if mask.body.parted:
+        words = f"The {name} was joined to the other femur, and cut off where their boxes meet; look at it there."
+        found.append(Finding("femora_joined", words, side))
     if mask.body.second > SECOND_PART:
         words = f"The {name} came out in pieces and only the largest was kept; look for a fracture or metal."
         found.append(Finding("femur_in_pieces", words, side))

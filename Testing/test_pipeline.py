@@ -15,12 +15,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from FemurSegLib import command, models, pipeline  # noqa: E402
-from FemurSegLib.errors import InputError, NoFemurError  # noqa: E402
+from FemurSegLib.errors import InputError, ModelError, NoFemurError  # noqa: E402
 from FemurSegLib.grid import Grid  # noqa: E402
 from FemurSegLib.localization import detector  # noqa: E402
 from FemurSegLib.localization.detection import Detection  # noqa: E402
 from FemurSegLib.localization.region import drawn_regions  # noqa: E402
 from FemurSegLib.segmentation import network as networks  # noqa: E402
+from FemurSegLib.segmentation.cleanup import Body  # noqa: E402
 from FemurSegLib.sides import LEFT, RIGHT  # noqa: E402
 from FemurSegLib.volume import Volume, read_labelmap, write_volume  # noqa: E402
 
@@ -132,6 +133,34 @@ def test_a_region_that_reaches_over_the_other_femur_keeps_its_own(run):
     boxes = [(RIGHT, wide, 0.9), (LEFT, edges(LEFT), 0.9)]
     result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes}, margin_mm=25.0)
     assert np.array_equal(result.labels, labels)
+    assert "femur_in_pieces" not in {f.code for f in result.findings}, "the other femur is no piece of this one"
+
+
+@pytest.mark.parametrize("border", [24, 22])
+def test_femora_that_touch_are_parted_where_their_boxes_meet(run, border):
+    """Neither is called missing, and neither is given to the other side."""
+    k, j, _ = BONE[RIGHT]
+    ranges = {RIGHT: (k, j, (8, border)), LEFT: (k, j, (border, 40))}
+    hu, labels = bones(ranges=ranges)
+    boxes = [(side, edges(side, ranges), 0.9) for side in (RIGHT, LEFT)]
+    result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes})
+    assert np.mean(result.labels[labels > 0] == labels[labels > 0]) > 0.95
+    assert not (result.labels[labels == 0]).any()
+    assert {f.side for f in result.findings if f.code == "femora_joined"} == {RIGHT, LEFT}
+
+
+def test_a_mask_too_small_for_the_voxels_of_the_ct_is_no_femur():
+    body = Body(np.ones((2, 2, 2), bool), np.ones((2, 2, 2), np.float32), 1.0, 0.0)
+    mask = pipeline._Mask(np.zeros((2, 2, 2), bool), ((0, 2),) * 3, body, True)
+    assert pipeline._enter(np.zeros((4, 4, 4), np.uint8), mask, RIGHT).code == "femur_missing"
+
+
+def test_weights_that_do_not_fit_are_told_as_such(run, monkeypatch):
+    hu, _ = bones()
+    run(Volume(hu, GRID), both())  # puts the stand-ins in place
+    monkeypatch.setattr(models, "load_tensors", lambda *a, **k: {"strange": torch.zeros(1)})
+    with pytest.raises(ModelError, match="do not fit"):
+        pipeline.segment_femurs(Volume(hu, GRID), device="cpu")
 
 
 def test_a_bone_cut_by_the_scan_is_named_with_the_face(run):

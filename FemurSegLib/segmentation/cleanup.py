@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 
 THRESHOLD = 0.5
+JOINED = 0.25
+"""A piece with more than this part of what is its own in negative weight is two femora in one, and is parted."""
 
 
 @dataclass(frozen=True)
 class Body:
     """mask: bool (k, j, i), one solid body. field: float32, the probability with holes filled and other pieces
     taken away, to be resampled. certainty: 0..1, how little the mask changes with the threshold: Dice of the masks
-    at 0.25 and at 0.75, the body only. second: volume of the next piece, as a part of the body's."""
+    at 0.25 and at 0.75, the body only. second: volume of the next piece that is not the other side's, as a part of
+    the body's. parted: whether the body was joined to what belongs to the other side, and was cut off there."""
 
     mask: np.ndarray
     field: np.ndarray
     certainty: float
     second: float
+    parted: bool = False
 
 
 def one_body(probability: np.ndarray, weight: np.ndarray | None = None) -> Body | None:
     """The femur in a probability (float32, (k, j, i)), or None where nothing passes the threshold.
 
     Pieces are 6-connected. The one with the largest sum of `weight` (float, same shape; 1 everywhere if not given)
-    stays: negative weights keep what belongs to the other side away. Holes are filled, in space and slice by slice:
-    the mask is the solid periosteal envelope.
+    stays: negative weights keep what belongs to the other side away, and part what is joined to it. Holes are
+    filled, in space and slice by slice: the mask is the solid periosteal envelope.
     """
     pieces, count = ndimage.label(probability > THRESHOLD)
     if count == 0:
         return None
     sizes = np.bincount(pieces.ravel())[1:]
     weights = sizes if weight is None else np.bincount(pieces.ravel(), weights=weight.ravel())[1:]
+    if weight is not None:
+        own = np.bincount(pieces.ravel(), weights=np.maximum(weight, 0).ravel())[1:]
+        foreign = np.bincount(pieces.ravel(), weights=(weight < 0).ravel())[1:]
+        most = int(np.argmax(own))
+        if JOINED * own[most] < foreign[most] <= own[most]:
+            body = one_body(np.where(weight < 0, 0, probability).astype(np.float32), weight)
+            return body and replace(body, parted=True)
     best = int(np.argmax(weights))
     if weights[best] <= 0:
         return None
     mask = pieces == best + 1
-    others = np.delete(sizes, best)
+    others = np.delete(np.where(weights > 0, sizes, 0), best)
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
     box = tuple(slice(max(0, s.start - 3), s.stop + 3) for s in box)
     certainty = _certainty(probability[box], mask[box])

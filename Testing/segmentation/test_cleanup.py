@@ -65,3 +65,19 @@ def test_certainty_is_one_for_a_crisp_edge_and_less_for_a_vague_one():
 def test_largest_of_one_piece_is_itself_and_of_two_the_larger():
     assert np.array_equal(largest(LARGE), LARGE)
     assert np.array_equal(largest(LARGE | SMALL), LARGE)
+
+
+def test_a_piece_of_the_other_femur_is_no_second_piece():
+    weight = np.where(np.indices(SHAPE)[2] < 36, 1.0, -1.0)
+    assert one_body(probability(LARGE, SMALL), weight).second == 0
+
+
+def test_what_is_joined_to_the_other_femur_is_parted_from_it():
+    bridge = np.zeros(SHAPE, bool)
+    bridge[18:23, 18:23, 18:48] = True
+    weight = np.where(np.indices(SHAPE)[2] < 36, 1.0, -1.0)
+    body = one_body(probability(LARGE, SMALL, bridge), np.where(weight > 0, 1.0, -1.0))
+    assert not body.parted and body.mask[20, 20, 47], "a little of it is left as it is"
+    joined = probability(LARGE, ball(SHAPE, (20, 20, 48), 11), bridge)
+    body = one_body(joined, weight)
+    assert body.parted and np.array_equal(body.mask, (joined > 0) & (weight > 0))
