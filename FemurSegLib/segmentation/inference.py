@@ -50,7 +50,12 @@ class Runner:
         self._network = network.eval()
         self.notes: list[str] = []
         self._windows = list(WINDOWS)
-        self._move(torch.device(device))
+        try:
+            self._move(torch.device(device))
+        except RuntimeError as error:  # others fill the GPU, so that not even the network goes in
+            if not _out_of_memory(error) or torch.device(device).type == "cpu":
+                raise
+            self._to_cpu()
 
     def probability(self, crop: Volume, on_window: Callable[[float], None] = lambda done: None) -> np.ndarray:
         """Probability of femur, float32 (k, j, i), on a grid of about 1 mm over exactly the extent of `crop`.
@@ -99,6 +104,10 @@ class Runner:
         else:
             self._precision = torch.bfloat16 if device.type == "cpu" and cpu_has_bfloat16() else None
 
+    def _to_cpu(self) -> None:
+        self.notes.append(f"Memory of the {self.device.type} did not suffice; the CPU was used.")
+        self._move(torch.device("cpu"))
+
     def _fall_back(self) -> None:
         if len(self._windows) > 1:
             self._windows.pop(0)
@@ -107,9 +116,8 @@ class Runner:
                 f"Memory of the {self.device.type} did not suffice; smaller windows ({size} mm) were used."
             )
         elif self.device.type != "cpu":
-            self.notes.append(f"Memory of the {self.device.type} did not suffice; the CPU was used.")
             self._windows = list(WINDOWS)
-            self._move(torch.device("cpu"))
+            self._to_cpu()
         else:
             raise MemoryExhaustedError(
                 "There is not enough memory to segment this CT.", "Close other programs and try again."
@@ -148,8 +156,5 @@ def _count_windows(shape, roi) -> int:
 
 def _out_of_memory(error: Exception) -> bool:
     words = str(error).lower()
-    return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        or "out of memory" in words
-        or "can't allocate" in words
-    )
+    told = ("out of memory", "can't allocate", "not enough memory", "alloc_failed")  # CUDA, CPU, Windows, cuBLAS
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(part in words for part in told)

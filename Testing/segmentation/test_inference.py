@@ -104,3 +104,15 @@ def test_a_device_that_is_not_there_is_refused():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="cuda"):
             pick_device("cuda")
+
+
+def test_a_gpu_too_full_for_the_network_gives_way_to_the_cpu_and_it_is_said():
+    class Full(Local):
+        def to(self, device, **options):
+            if device.type != "cpu":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().to(device, **options)
+
+    runner = Runner(Full(), "cuda")
+    assert runner.device.type == "cpu" and "cuda" in runner.notes[0]
+    assert runner.probability(crop()).shape == (80, 24, 40)
