@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         except FemurSegError as error:
             return _fail(error, report)
         except KeyboardInterrupt:
-            return _fail(CancelledError("Stopped; nothing was written."), report)
+            nothing = "; nothing was written" if args.command == "segment" else ""  # others keep what is whole
+            return _fail(CancelledError(f"Stopped{nothing}."), report)
         except MemoryError:
             hint = "Close other programs, or cut the CT to the legs."
             return _fail(MemoryExhaustedError("The main memory does not suffice.", hint), report)

@@ -262,12 +262,13 @@ def _write_labels(folder: Path, segmentation: Segmentation, extents: dict) -> No
         sitk.WriteImage(image, str(folder / FILES["segmentation"]), useCompression=True, compressionLevel=1)
     except RuntimeError as error:
         raise OSError(errno.EIO, "the labelmap could not be written") from error
-    # ITK does not notice when a NIfTI file is cut off by a full disk; the last bytes of gzip tell its length.
-    with open(folder / FILES["labelmap"], "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        length = int.from_bytes(file.read(4), "little")
-    if length != (_NIFTI_HEADER_BYTES + segmentation.labels.size) % 2**32:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # ITK does not notice when the end is cut off by a full disk; the last bytes of gzip tell the length before it.
+    for key, header in (("labelmap", _NIFTI_HEADER_BYTES), ("segmentation", 0)):
+        with open(folder / FILES[key], "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            length = int.from_bytes(file.read(4), "little")
+        if length != (header + segmentation.labels.size) % 2**32:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _slicer_metadata(extents: dict) -> dict[str, str]:

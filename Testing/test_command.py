@@ -282,6 +282,15 @@ def test_a_run_whose_reader_is_gone_stops(ct, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_command_that_keeps_what_is_whole_does_not_say_that_nothing_was_written(monkeypatch, tmp_path, capfd):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("FemurSegLib.phantom.command.phantoms", stopped)
+    assert run("phantom", "--out", tmp_path, "--shapes", tmp_path) == 130
+    assert capfd.readouterr().err == "femurseg: Stopped.\n"
+
+
 # The process
 
 

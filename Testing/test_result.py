@@ -360,13 +360,14 @@ except OutputError as error:
     assert os.listdir(tmp_path) == []
 
 
-def test_a_nifti_cut_short_in_silence_is_noticed(tmp_path, monkeypatch, example):
+@pytest.mark.parametrize("end, kept", [(".nii.gz", 0.5), (".seg.nrrd", 0.999)])
+def test_a_labelmap_cut_short_in_silence_is_noticed(tmp_path, monkeypatch, example, end, kept):
     write = sitk.WriteImage
 
     def cut_short(image, name, **options):
         write(image, name, **options)
-        if name.endswith(".nii.gz"):
-            os.truncate(name, os.path.getsize(name) // 2)
+        if name.endswith(end):
+            os.truncate(name, int(os.path.getsize(name) * kept))
 
     monkeypatch.setattr(sitk, "WriteImage", cut_short)
     with pytest.raises(OutputError, match="space"):
