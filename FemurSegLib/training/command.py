@@ -278,7 +278,8 @@ def _material(args):
     strangers = hold_out - set(everyone)
     if args.hold_out is None:
         strangers = set()
-    cases, held_cases = split(cases, strangers)
+    known = {name for case in cases for name in (case.name, case.person)}
+    cases, held_cases = split(cases, strangers | (hold_out & known))
     people = [name for name in (args.people or real) if name not in hold_out]
     if args.people and not args.shapes:
         raise InputError("People need bone shapes.", "Give their folder with --shapes.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
 from pathlib import Path
 
 SMOOTHING = 0.9
@@ -12,7 +13,12 @@ SMOOTHING = 0.9
 def draw_segmenter_curve(run: Path) -> Path | None:
     """run/curve.png from run/curve.jsonl: the loss as it was, and smoothed. None if there is no curve."""
     path = Path(run) / "curve.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    by_step = {}
+    for text in path.read_text().splitlines() if path.exists() else ():
+        with suppress(ValueError):  # a line cut off when the training was killed
+            line = json.loads(text)
+            by_step[line["step"]] = line  # steps after the last checkpoint are done twice
+    lines = [by_step[step] for step in sorted(by_step)]
     if not lines:
         return None
     steps, loss = [line["step"] for line in lines], [line["loss"] for line in lines]

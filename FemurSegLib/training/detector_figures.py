@@ -21,9 +21,8 @@ from FemurSegLib.localization.detector import Detector, find_boxes, image_size, 
 from FemurSegLib.localization.radiograph import VIEWS, axial_radiograph, coronal_radiograph
 from FemurSegLib.localization.region import MIN_SCORE, slices_of_femora
 from FemurSegLib.sides import SIDES
-from FemurSegLib.training.patches import Case
+from FemurSegLib.training.cases import Case, read_case
 from FemurSegLib.training.radiographs import CLASSES, boxes
-from FemurSegLib.volume import read_ct, read_labelmap
 
 FOUND_IOU = 0.3
 """A detection that overlaps a femur by this much has found it (Xie 2025, Table 4: AP at IoU >= 0.3)."""
@@ -107,7 +106,7 @@ def look_at_pictures(detector: Detector, folder: Path, view: str, split: str = "
 
 def look_at_case(detector: Detector, case: Case) -> list[Picture]:
     """The coronal and the axial picture of a labelled CT, as in the pipeline."""
-    ct, labels = read_ct(case.ct).oriented(), read_labelmap(case.labels).oriented()
+    ct, labels = (volume.oriented() for volume in read_case(case))
     coronal = coronal_radiograph(ct)
     seen = detector.detect(coronal)
     axial = axial_radiograph(ct, slices_of_femora(coronal, seen))

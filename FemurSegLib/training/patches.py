@@ -85,7 +85,8 @@ def _interesting_point(anatomy, rng: np.random.Generator) -> np.ndarray:
 def _cut_away(hu, label, rng: np.random.Generator) -> None:
     """The volume ends inside the patch: beyond one or two faces there is nothing."""
     for _ in range(rng.integers(1, 3)):
-        axis, depth = rng.integers(3), int(rng.integers(4, max(5, hu.shape[0] // 2)))
+        axis = rng.integers(3)
+        depth = int(rng.integers(4, max(5, hu.shape[axis] // 2)))
         at = slice(0, depth) if rng.random() < 0.5 else slice(hu.shape[axis] - depth, None)
         index = tuple(at if a == axis else slice(None) for a in range(3))
         hu[index] = OUTSIDE_HU
@@ -155,7 +156,8 @@ def _rescan(hu, rng: np.random.Generator):
     hu = hu + bone * rng.uniform(-0.45, 0.25) + inside * rng.normal(0, 12)
     if rng.random() < 0.3:
         coarse = rng.random() < 0.3
-        hu = hu[::2, ::2, ::2] if coarse else F.avg_pool3d(hu[None, None], (1, 3, 3), 1, (0, 1, 1))[0, 0]
+        pool = ((2, 2, 2), 2) if coarse else ((1, 3, 3), 1, (0, 1, 1))
+        hu = F.avg_pool3d(hu[None, None], *pool)[0, 0]
         if hu.shape != inside.shape:
             hu = F.interpolate(hu[None, None], size=tuple(inside.shape), mode="trilinear")[0, 0]
     if rng.random() < 0.5:

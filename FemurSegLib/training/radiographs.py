@@ -20,10 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from FemurSegLib.errors import OutputError
 from FemurSegLib.localization.radiograph import VIEWS, Radiograph, axial_radiograph, coronal_radiograph
 from FemurSegLib.localization.region import SLICES_MARGIN_MM
 from FemurSegLib.sides import LABELS, LEFT, RIGHT, SIDES, UNDECIDED_LABEL
-from FemurSegLib.volume import Grid, Volume, read_ct, read_labelmap
+from FemurSegLib.training.cases import read_case
+from FemurSegLib.volume import Grid, Volume
 
 CLASSES = SIDES
 """The class number of a side in the label files and in the network is its place in this tuple."""
@@ -227,9 +229,7 @@ def _from_case(what: RadiographSet, number: int) -> None:
     if _is_done(what, name):
         return
     rng = np.random.default_rng([what.seed, number, 77])
-    ct, labels = read_ct(case.ct).oriented(), read_labelmap(case.labels).oriented()
-    if ct.grid.shape != labels.grid.shape:
-        raise ValueError(f"{case.ct} and {case.labels} are not on the same grid.")
+    ct, labels = (volume.oriented() for volume in read_case(case))
     scans = [(ct, labels), (mirrored(ct), mirrored(labels))]
     while len(scans) < what.per_case:
         scan = rescanned(ct, rng), labels
@@ -313,7 +313,9 @@ def save_example(folder: Path, split: str, name: str, radiograph: Radiograph, fo
         for number, (x0, y0, x1, y1) in found
     ]
     (folder / "labels" / split / f"{name}.txt").write_text("".join(lines))
-    cv2.imwrite(str(folder / "images" / split / f"{name}.png"), radiograph.image[..., ::-1])
+    picture = folder / "images" / split / f"{name}.png"
+    if not cv2.imwrite(str(picture), radiograph.image[..., ::-1]):
+        raise OutputError(f"{picture} could not be written.", "Check the folder and the free space.")
 
 
 def _save(what: RadiographSet, name: str, scans, rng, people) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -39,14 +39,6 @@ class SegmenterTraining:
     save_every: int = 100
     cache: Path | None = None
     precision: str = "auto"
-
-
-@dataclass
-class State:
-    """What is needed to go on: weights, averaged weights, optimiser, step, and the curve so far."""
-
-    step: int = 0
-    curve: list[dict] = field(default_factory=list)
 
 
 def dice_loss(logits, label, with_entropy: bool = False):

@@ -8,7 +8,7 @@ from examples import two_femora
 from toy_person import toy_person
 
 from FemurSegLib import command, models
-from FemurSegLib.training.curves import draw_detector_curve
+from FemurSegLib.training.curves import draw_detector_curve, draw_segmenter_curve
 from FemurSegLib.volume import Volume, write_volume
 
 TINY = "--patch 16 --batch 1 --steps 20 --workers 0 --device cpu --precision fp32 --save-every 10".split()
@@ -68,6 +68,21 @@ def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
     assert json.loads((tmp_path / "material.json").read_text())["held_out"] == ["z009"]
 
 
+def test_a_case_of_a_person_who_is_held_out_by_default_is_held_out_too(cases, monkeypatch, tmp_path):
+    from FemurSegLib.training import segmenter
+
+    monkeypatch.setattr(segmenter, "train_segmenter", lambda settings, report: tmp_path)
+    rows = [
+        {"ct": f"{cases}/{name}_CT.nii.gz", "labels": f"{cases}/{name}_femurs.nii.gz", "person": person}
+        for name, person in (("A", "z019"), ("B", "Mary"))
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    arguments = ["train", "segmenter", "--out", str(tmp_path), "--cases", str(tmp_path / "list.json")]
+    assert command.main([*arguments, "--device", "cpu"]) == 0
+    material = json.loads((tmp_path / "material.json").read_text())
+    assert (material["cases"], material["held_out"]) == (["B"], ["A"])
+
+
 def test_a_wrong_name_and_nothing_to_learn_from_are_input_errors(cases, tmp_path):
     base = ["train", "segmenter", "--out", str(tmp_path / "run")]
     assert command.main([*base, "--cases", cases, "--hold-out", "X"]) == 3
@@ -93,6 +108,16 @@ def test_radiographs_of_learned_and_held_out_cases_go_to_both_views_of_the_detec
         ("coronal", 5, 2, 32),
         ("axial", 5, 2, 32),
     ]
+
+
+def test_a_curve_with_a_line_cut_off_and_steps_done_twice_is_drawn(monkeypatch, tmp_path):
+    lines = [{"step": step, "loss": loss} for step, loss in ((20, 0.9), (40, 0.8), (20, 0.7))]
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "curve.jsonl").write_text(text + '\n{"step": 60, "lo')
+    drawn = []
+    monkeypatch.setattr("FemurSegLib.training.curves._draw", lambda path, along, lines: drawn.append(lines))
+    draw_segmenter_curve(tmp_path)
+    assert drawn[0]["loss"] == ([20, 40], [0.7, 0.8])
 
 
 def test_the_curve_of_a_detector_is_drawn(tmp_path):

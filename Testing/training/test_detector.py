@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from toy_person import keep
 
-from FemurSegLib.errors import ModelError
+from FemurSegLib.errors import InputError, ModelError
 from FemurSegLib.localization.detection import Detection
 from FemurSegLib.localization.detector import Detector
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
+from FemurSegLib.training.cases import Case
 from FemurSegLib.training.detector import DetectorTraining, export_detector, starting_tensors, train_detector
 from FemurSegLib.training.detector_figures import Picture, average_precision, figures
-from FemurSegLib.training.patches import Case
 from FemurSegLib.training.radiographs import (
     CLASSES,
     RadiographSet,
@@ -117,6 +117,16 @@ def test_a_set_has_a_label_file_for_each_picture_and_is_not_made_twice(small_set
         assert len(pictures) == 8
         assert pictures == sorted(path.stem for path in (small_set / view / "labels" / "train").glob("*.txt"))
     assert json.loads(next((small_set / "done").iterdir()).read_text())["scans"] == 2
+
+
+def test_a_case_whose_labels_lie_elsewhere_is_refused(tmp_path):
+    ct, labels = _legs()
+    write_volume(tmp_path / "ct.mha", ct)
+    away = Grid(labels.grid.shape, labels.grid.spacing_mm, (8.0, 0.0, 0.0), np.eye(3))
+    write_volume(tmp_path / "labels.mha", Volume(labels.voxels, away))
+    case = Case(tmp_path / "ct.mha", tmp_path / "labels.mha")
+    with pytest.raises(InputError, match="same grid"):
+        make_radiographs_of(RadiographSet(tmp_path / "set", cases=(case,)))
 
 
 def test_phantoms_give_radiographs_with_boxes_where_their_femora_are(tmp_path):

@@ -12,7 +12,7 @@ from toy_person import keep
 
 from FemurSegLib.segmentation.network import build_network
 from FemurSegLib.training.cases import Case
-from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource
+from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan
 from FemurSegLib.training.segmenter import SegmenterTraining, dice_loss, train_segmenter
 from FemurSegLib.volume import Volume, write_volume
 
@@ -114,3 +114,11 @@ def test_a_time_limit_ends_the_training_with_weights(case, tmp_path):
 def test_nothing_to_train_on_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="[Nn]othing"):
         train_segmenter(replace(SegmenterTraining(out=tmp_path)))
+
+
+def test_a_patch_that_is_scanned_again_stays_in_its_place():
+    at = torch.stack(torch.meshgrid(*[torch.arange(24.0) - 11.5] * 3, indexing="ij"))
+    ball = torch.where(at.norm(dim=0) < 7, 1000.0, -1000.0)
+    for seed in range(40):
+        inside = (_rescan(ball.clone(), np.random.default_rng(seed)) > 0).float()
+        assert ((at * inside).sum((1, 2, 3)) / inside.sum()).abs().max() < 0.1, seed
