@@ -154,6 +154,11 @@ def is_whole(path: Path) -> bool:
     expected = header.start + int(np.prod(header.shape)) * header.dtype.itemsize
     if not path.name.lower().endswith(".gz"):
         return path.stat().st_size == expected
+    return holds(path, expected)
+
+
+def holds(path: Path, count: int) -> bool:
+    """Whether a file that ends in gzip says that it holds `count` bytes (modulo 2**32, as RFC 1952 has it)."""
     with path.open("rb") as file:
-        file.seek(-4, 2)  # gzip ends in the uncompressed length modulo 2**32 (RFC 1952)
-        return int.from_bytes(file.read(), "little") == expected % 2**32
+        file.seek(-4, 2)
+        return int.from_bytes(file.read(), "little") == count % 2**32

@@ -252,6 +252,7 @@ def _write_labels(folder: Path, segmentation: Segmentation, extents: dict) -> No
     """Both labelmap files, from one SimpleITK image."""
     import SimpleITK as sitk
 
+    from .nifti import holds
     from .volume import Volume, to_sitk
 
     image = to_sitk(Volume(segmentation.labels, segmentation.grid))
@@ -264,10 +265,7 @@ def _write_labels(folder: Path, segmentation: Segmentation, extents: dict) -> No
         raise OSError(errno.EIO, "the labelmap could not be written") from error
     # ITK does not notice when the end is cut off by a full disk; the last bytes of gzip tell the length before it.
     for key, header in (("labelmap", _NIFTI_HEADER_BYTES), ("segmentation", 0)):
-        with open(folder / FILES[key], "rb") as file:
-            file.seek(-4, os.SEEK_END)
-            length = int.from_bytes(file.read(4), "little")
-        if length != (header + segmentation.labels.size) % 2**32:
+        if not holds(folder / FILES[key], header + segmentation.labels.size):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -23,6 +23,8 @@ ORTHOGONAL = 2e-3
 """How far the products of two axes may be from 0 and 1; headers in text are rounded."""
 SMALLEST_SIZE = 4
 """Fewest voxels along any axis of a CT; less is a picture or a scout, not a volume."""
+LONGEST_SIDE_MM = (10.0, 5000.0)
+"""Between these lies the longest side of a CT; else its spacing is not in millimetres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,10 @@ def read_ct(path) -> Volume:
     if min(volume.grid.shape) < SMALLEST_SIZE:
         raise InputError(f"{path.name} has {volume.grid.describe_size()} voxels: too few for a CT volume.",
                          "Choose the CT volume itself, not a scout or a single slice.")
+    longest_mm = float(np.max(np.multiply(volume.grid.shape[::-1], volume.grid.spacing_mm)))
+    if not LONGEST_SIDE_MM[0] <= longest_mm <= LONGEST_SIDE_MM[1]:
+        raise InputError(f"{path.name} would be {longest_mm:.3g} mm long: its spacing is not in millimetres.",
+                         "Export the CT again; its header is wrong.")
     if all(plane.min() >= 0 for plane in volume.voxels):
         raise InputError(f"{path.name} is not in Hounsfield units: no value is below 0 (air is -1000).",
                          "Export the CT again with its rescale intercept (often -1024) applied.")
@@ -101,7 +107,11 @@ def write_volume(path, volume: Volume) -> None:
                           "Choose another name or folder.")
     try:
         sitk.WriteImage(to_sitk(volume), str(path), useCompression=True)
-        if nifti.is_nifti(path) and not nifti.is_whole(path):
+        if nifti.is_nifti(path):
+            whole = nifti.is_whole(path)
+        else:  # SimpleITK notices by itself, but for the last kilobytes of a NRRD file
+            whole = path.suffix.lower() != ".nrrd" or nifti.holds(path, volume.voxels.nbytes)
+        if not whole:
             raise InputError("the file is not whole")
     except (RuntimeError, OSError, InputError) as error:
         path.unlink(missing_ok=True)

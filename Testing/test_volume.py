@@ -397,6 +397,8 @@ FAULTY = {
     "a NRRD in scanner axes": (nrrd(UPRIGHT.replace("LPS", "scanner-xyz")), "how the patient lies"),
     "a NIfTI with zero spacing": (noise_of_nifti(pixdim=[1, 1, 1, 0, 0, 0, 0, 0]), "spacing of 1 x 1 x 0 mm"),
     "a NIfTI with spacing NaN": (noise_of_nifti(pixdim=[1, 1, np.nan, 1, 0, 0, 0, 0]), "spacing"),
+    "a spacing in micrometres": (metaimage("ElementSpacing = 700 700 2000"), "not in millimetres"),
+    "a spacing in metres": (metaimage("ElementSpacing = 0.0007 0.0007 0.002"), "not in millimetres"),
     "a MetaImage with zero spacing": (metaimage("ElementSpacing = 1 1 0"), "spacing"),
     "a NIfTI with sheared axes": (noise_of_nifti(rows=[3, 1, 0, 0, 0, 2, 0, 0, 0, 0, 4, 0]), "right angles"),
     "a NRRD with sheared axes": (nrrd(UPRIGHT.replace("(0,1,0)", "(0.3,1,0)")), "right angles"),
@@ -472,3 +474,17 @@ def test_a_full_disk_is_an_output_error_and_leaves_no_file(tmp_path, ending):
                          env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert run.stderr.strip().splitlines()[-1] == "OutputError"
     assert not path.exists()
+
+
+def test_a_nrrd_without_its_last_bytes_is_an_output_error(tmp_path, monkeypatch):
+    """NRRD's own writer does not look whether its last kilobytes went to the disk."""
+    write = sitk.WriteImage
+
+    def cut_short(image, name, **options):
+        write(image, name, **options)
+        os.truncate(name, os.path.getsize(name) - 5)
+
+    monkeypatch.setattr(sitk, "WriteImage", cut_short)
+    with pytest.raises(OutputError):
+        write_volume(tmp_path / "v.nrrd", a_volume())
+    assert not list(tmp_path.iterdir())
