@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from FemurSegLib.grid import Grid
 from FemurSegLib.phantom.anatomy import Anatomy, PlacedBone
 from FemurSegLib.phantom.distance import STEP_MM
-from FemurSegLib.phantom.fields import Noise, smoothstep
+from FemurSegLib.phantom.fields import Noise, capsule, smoothstep
 from FemurSegLib.phantom.tissue import Tissue
 from FemurSegLib.sides import LABELS
 
@@ -69,11 +69,36 @@ class Bones:
         return distance, ((at[..., 2] + 1) / 2).clamp(0, 1)
 
 
-def paint_bone(hu, name: str, bone: BoneOnGrid, clouds, voxel_mm: float, t: Tissue, noise: Noise) -> None:
+def loaded_bone(points, anatomy: Anatomy, name: str) -> torch.Tensor | None:
+    """0..1 at points (..., 3): how much a place in a femur or hip bone carries of the body's weight, None elsewhere.
+
+    In the femur a band from the top of the head to the medial cortex below the neck, the principal compressive
+    trabeculae; in the hip bone the roof of the socket.
+    """
+    side, _, bone = name.partition("_")
+    if bone not in ("femur", "hip") or side not in anatomy.legs:
+        return None
+    leg = anatomy.legs[side]
+    up, lateral, radius_mm = leg.axes[2], anatomy.lateral(side), leg.head_radius_mm
+
+    def place(x):
+        return torch.as_tensor(np.asarray(x), dtype=points.dtype, device=points.device)
+
+    top = leg.hip_mm + 0.75 * radius_mm * (0.8 * up - 0.35 * lateral)
+    if bone == "femur":
+        calcar = leg.hip_mm - 1.9 * radius_mm * up + 0.75 * radius_mm * lateral
+        return torch.exp(-((capsule(points, place(top), place(calcar), 0.0, 0.0) / (0.42 * radius_mm)) ** 2))
+    away = points - place(leg.hip_mm)
+    distance = away.norm(dim=-1)
+    above = (away @ place(up) / distance.clamp(min=1)).clamp(0, 1)
+    return above**2 * torch.exp(-(((distance - 1.15 * radius_mm) / 7.0) ** 2))
+
+
+def paint_bone(hu, name: str, bone: BoneOnGrid, clouds, loaded, voxel_mm: float, t: Tissue, noise: Noise) -> None:
     """Cortex, trabecular bone and marrow over `hu`, in place, with partial volume at both surfaces.
 
     hu: (k, j, i) in the bone's block; clouds: slow variation of the trabecular bone there, about unit variance;
-    voxel_mm: mean edge of a voxel; t: what the patient is made of.
+    loaded: 0..1 there (see `loaded_bone`) or None; voxel_mm: mean edge of a voxel; t: what the patient is made of.
     """
     near = bone.distance_mm < voxel_mm
     if not near.any():
@@ -93,6 +118,8 @@ def paint_bone(hu, name: str, bone: BoneOnGrid, clouds, voxel_mm: float, t: Tiss
     # denser towards the cortex
     inner = inner + 0.5 * abs(t.trabecular) * torch.exp((d + thickness).clamp(max=0) / 5.0) * (1 - shaft)
     inner = inner + clouds[near] * 0.45 * (abs(t.trabecular) + 30) * (1 - shaft)
+    if loaded is not None:
+        inner = inner + t.loaded * loaded[near] * (1 + 0.3 * clouds[near])
     whole = (0.5 - d / voxel_mm).clamp(0, 1)
     core = torch.minimum((0.5 - (d + thickness) / (voxel_mm + 0.8)).clamp(0, 1), whole)
     hu[near] = hu[near] * (1 - whole) + cortex * (whole - core) + inner * core

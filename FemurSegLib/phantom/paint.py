@@ -11,7 +11,7 @@ import torch
 
 from FemurSegLib.grid import Grid
 from FemurSegLib.phantom.anatomy import Anatomy
-from FemurSegLib.phantom.bones import FAR_MM, BoneOnGrid, Bones, paint_bone
+from FemurSegLib.phantom.bones import FAR_MM, BoneOnGrid, Bones, loaded_bone, paint_bone
 from FemurSegLib.phantom.fields import Noise, coarse_points, enlarge, mix, voxel_points
 from FemurSegLib.phantom.implants import IMPLANT_HU, beyond_neck_cut, implant_distances
 from FemurSegLib.phantom.soft_tissue import SoftTissue
@@ -58,7 +58,8 @@ class Painter:
         labels = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         clouds = enlarge(noise.smooth(coarse, 22, 2) + 0.6 * noise.smooth(coarse, 9, 1), shape)
         for name, bone in (bones | femora).items():
-            paint_bone(hu[bone.block], name, bone, clouds[bone.block], voxel_mm, t, noise)
+            loaded = loaded_bone(points[bone.block], self.anatomy, name)
+            paint_bone(hu[bone.block], name, bone, clouds[bone.block], loaded, voxel_mm, t, noise)
         for name, femur in femora.items():
             labels[femur.block][femur.distance_mm < 0] = LABELS[name]
         for distance in implant_distances(points, self.anatomy, t):

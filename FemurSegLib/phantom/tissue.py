@@ -39,6 +39,7 @@ class Tissue:
     table: bool
     table_hu: float  # the two skins of the board
     table_bend: float  # rise to the sides, mm per mm squared
+    loaded: float  # more than `trabecular`, where the hip carries the weight
 
 
 def sample_tissue(seed: int) -> Tissue:
@@ -71,4 +72,5 @@ def sample_tissue(seed: int) -> Tissue:
         table=bool(rng.random() < 0.8),
         table_hu=rng.uniform(-500, 500),
         table_bend=rng.choice([0.0, rng.uniform(2e-4, 1.2e-3)]),
+        loaded=rng.uniform(0, 380),
     )

@@ -69,11 +69,11 @@ def _interesting_point(anatomy, rng: np.random.Generator) -> np.ndarray:
     """Around the hip and the knee most often, along the shaft, and now and then where no femur is."""
     leg = anatomy.legs[str(rng.choice(["left", "right"]))]
     where = rng.random()
-    if where < 0.36:
+    if where < 0.5:
         along = rng.uniform(0.82, 1.05)
-    elif where < 0.68:
+    elif where < 0.76:
         along = rng.uniform(-0.08, 0.18)
-    elif where < 0.9:
+    elif where < 0.92:
         along = rng.uniform(0.15, 0.85)
     else:
         bones = list(anatomy.bones.values())
