@@ -79,7 +79,7 @@ def segment_femurs(
                              "Use the weights that belong to this version of FemurSeg.") from error
         runner = Runner(segmenter, pick_device(device))
 
-    radiographs, localization = _localize(oriented, regions, clock, str(runner.device), models_folder, used)
+    radiographs, localization = _localize(oriented, regions, clock, models_folder, used)
     found = {side: region for side, region in localization.regions.items() if side in sides}
     if not found:
         raise _no_femur(localization, sides)
@@ -120,7 +120,7 @@ def segment_femurs(
     )
 
 
-def _localize(oriented: Volume, regions, clock: _Clock, device: str, models_folder, used: list):
+def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: list):
     """Both radiographs and where the femora are; the detector's weights are added to `used`."""
     with clock("radiographs"):
         coronal = coronal_radiograph(oriented)
@@ -131,7 +131,7 @@ def _localize(oriented: Volume, regions, clock: _Clock, device: str, models_fold
     with clock("detect"):
         from FemurSegLib.localization.detector import Detector
 
-        detector = Detector(device=device, models_folder=models_folder)
+        detector = Detector(models_folder=models_folder)  # on the CPU: milliseconds, and a full GPU is no matter
         used += detector.models
         seen = {"coronal": detector.detect(coronal)}
     with clock("radiographs"):

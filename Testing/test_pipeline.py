@@ -67,7 +67,7 @@ def run(monkeypatch):
 
     def with_boxes(volume, boxes, **options):
         class StandIn:
-            def __init__(self, **_):
+            def __init__(self, models_folder=None):  # no device: a GPU may be full before anything is found
                 self.models = []
 
             def detect(self, radiograph):

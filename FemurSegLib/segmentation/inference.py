@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 WINDOWS = ((160, 160, 160), (128, 128, 128), (96, 96, 96), (64, 64, 64))
 """Windows (k, j, i) from large to small: the next is tried where memory does not suffice."""
 OVERLAP = 0.25
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def pick_device(device: str) -> torch.device:
