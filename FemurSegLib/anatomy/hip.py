@@ -30,6 +30,8 @@ of the neck (smallest section at 0.9 to 1.2 radii in 39 bones); from 1.3 on, sec
 trochanter."""
 CAP_MM = 1.0
 """A tip is the centroid of the surface within this of the most prominent point: less noisy than one vertex."""
+TROCHANTER_CAP_MM = 2.5
+"""The greater trochanter ends in a ridge, whose highest point is anywhere along it: its middle is taken."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Hip:
       head's centre.
     neck_area_mm2: of the smallest section. medial, posterior: unit vectors across the shaft, towards the head
       and at a right angle to it. Where too little of the shaft is there, all that needs it is None.
-    greater_trochanter_mm: highest point along the shaft axis lateral to the narrow part of the neck.
+    greater_trochanter_mm: middle of the ridge that is highest along the shaft axis, lateral to the narrow part
+      of the neck.
     lesser_trochanter_mm: tip; None where the bone is cut above it or nothing stands out.
     trochanter_base_mm: outermost point at mid height between both tips, about the vastus ridge.
     """
@@ -105,19 +108,22 @@ def find_hip(bone: Bone, head: Sphere, up: np.ndarray) -> tuple[Hip | None, str]
         loop = _largest(bone, 0.5 * (trochanter + lesser), up)
         if loop is not None:
             points = loop.segments_mm[:, 0]
-            base = points[np.argmin(points @ medial)]
+            outward = -(points @ medial)
+            base = points[outward > outward.max() - 0.5 * CAP_MM].mean(axis=0)
     return Hip(head, shaft, *neck, medial, posterior, trochanter, lesser, base), ""
 
 
-def tip(bone: Bone, elements: np.ndarray, direction: np.ndarray, depth_mm: float = CAP_MM) -> np.ndarray | None:
-    """Centroid of the cap, `depth_mm` deep, of the chosen surface elements along `direction`."""
+def tip(
+    bone: Bone, elements: np.ndarray, direction: np.ndarray, depth_mm: float = CAP_MM, reach_mm: float = 12.0
+) -> np.ndarray | None:
+    """Centroid of the cap, `depth_mm` deep, of the chosen surface elements along `direction`, and within
+    `reach_mm` of the most prominent one."""
     if not elements.any():
         return None
     height = np.where(elements, bone.centers_mm @ direction, -np.inf)
     cap = height > height.max() - depth_mm
-    # Only what hangs together with the highest element: a second peak elsewhere is another tip.
     top = bone.centers_mm[np.argmax(height)]
-    cap &= np.linalg.norm(bone.centers_mm - top, axis=1) < 12.0
+    cap &= np.linalg.norm(bone.centers_mm - top, axis=1) < reach_mm
     return np.average(bone.centers_mm[cap], axis=0, weights=bone.areas_mm2[cap])
 
 
@@ -182,7 +188,7 @@ def _nearest(bone: Bone, point, normal):
 def _greater_trochanter(bone, head, shaft, neck) -> np.ndarray | None:
     beyond = (bone.centers_mm - head.center_mm) @ -neck.direction > NECK_WINDOW.max() * head.radius_mm
     outside = np.linalg.norm(bone.centers_mm - head.center_mm, axis=1) > 1.1 * head.radius_mm
-    return tip(bone, beyond & outside, shaft.direction)
+    return tip(bone, beyond & outside, shaft.direction, TROCHANTER_CAP_MM, reach_mm=30.0)
 
 
 def _lesser_trochanter(bone, head, shaft, medial, posterior) -> np.ndarray | None:

@@ -184,7 +184,7 @@ def _summit(points, areas, normal, start) -> np.ndarray:
         if near.sum() < 12:
             return middle
         u, v, height = u[near], v[near], height[near]
-        root = np.sqrt(areas[near]) * (1 - distance[near] ** 2)
+        root = np.sqrt(areas[near]) * (1 - distance[near] ** 4)
         terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=1)
         c = np.linalg.lstsq(terms * root[:, None], height * root, rcond=None)[0]
         bend = np.array([[2 * c[3], c[4]], [c[4], 2 * c[5]]])
