@@ -108,7 +108,7 @@ def find_series(path) -> list[Series]:
             others.add(reason)
             continue
         uid = str(header.get("SeriesInstanceUID", ""))
-        names[uid] = (str(header.get("SeriesDescription") or ""), int(header.get("SeriesNumber") or 0))
+        names[uid] = (str(header.get("SeriesDescription") or ""), _series_number(header))
         found[uid] += _slices(header, file)
     if not found:
         reasons = f": only {', '.join(sorted(others))}" if others else ": no DICOM files"
@@ -217,6 +217,14 @@ def _header(path: Path) -> pydicom.Dataset | None:
         raise InputError(f"{path} is empty or not DICOM.", "Copy or export the CT series again.") from None
     except (EOFError, OSError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error}.", "Copy or export the CT series again.") from error
+
+
+def _series_number(header: pydicom.Dataset) -> int:
+    """0 where there is none, or none that is a number, as some archives write: it only breaks ties."""
+    try:
+        return int(header.get("SeriesNumber") or 0)
+    except ValueError:
+        return 0
 
 
 def _why_not_a_slice(header: pydicom.Dataset, path: Path) -> str:

@@ -417,3 +417,11 @@ def test_rounded_positions_are_no_fault(tmp_path, jitter_mm):
         jitter = random.uniform(-jitter_mm, jitter_mm, 3)
         dataset.ImagePositionPatient = list(np.add(dataset.ImagePositionPatient, jitter))
     assert read_ct(save_series(slices, tmp_path)).grid.spacing_mm[2] == pytest.approx(STEP, abs=0.1)
+
+
+def test_a_series_number_that_is_no_number_is_no_matter(tmp_path):
+    number = b"\x20\x00\x11\x00IS\x02\x00"
+    for path in sorted(save_series(a_series(), tmp_path).iterdir()):
+        path.write_bytes(path.read_bytes().replace(number + b"4 ", number + b"A "))
+    assert find_series(tmp_path)[0].number == 0
+    assert_is_the_patient(read_ct(tmp_path))
