@@ -247,4 +247,3 @@ def _loop(segments: np.ndarray, normal: np.ndarray) -> Loop:
     area = 0.5 * twice.sum()
     centroid = origin + ((a + b) * twice[:, None]).sum(axis=0) / (6 * area) if abs(area) > 1e-9 else origin
     return Loop(float(area), centroid, segments)
-

@@ -214,11 +214,7 @@ def _lesser_trochanter(bone, head, shaft, medial, posterior) -> np.ndarray | Non
     rise = (profile - profile.min()) / max(np.ptp(profile), 1e-9)
     if np.ptp(profile) < 4.0:
         return None
-    peaks = [
-        n
-        for n in range(5, len(profile) - 5)
-        if profile[n] == profile[n - 5 : n + 6].max() and rise[n] > 0.6
-    ]
+    peaks = [n for n in range(5, len(profile) - 5) if profile[n] == profile[n - 5 : n + 6].max() and rise[n] > 0.6]
     chord = np.interp(levels, levels[[-1, 0]], profile[[-1, 0]])
     at = levels[peaks[0] if peaks else int(np.argmax(profile - chord))]
     near = sector & (np.abs(depth - at) < 4.0)

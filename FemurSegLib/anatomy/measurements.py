@@ -93,9 +93,7 @@ def measure(landmarks: Landmarks) -> dict[str, Measurement]:
     give("condylar_axes_deg", lambda: _angle(knee.axis.direction, knee.axis_by_spheres.direction), "knee")
     give("condylar_width_mm", lambda: knee.width_mm, "knee")
     give("length_mm", lambda: np.linalg.norm(landmarks.ends_mm[0] - landmarks.ends_mm[1]), "hip", "knee", "top")
-    give(
-        "mechanical_length_mm", lambda: np.linalg.norm(hip.head.center_mm - knee.center_mm), "hip", "knee"
-    )
+    give("mechanical_length_mm", lambda: np.linalg.norm(hip.head.center_mm - knee.center_mm), "hip", "knee")
     give("bow_radius_mm", lambda: _bow(landmarks), "hip", "knee")
     return out
 

@@ -112,9 +112,7 @@ def _against_articular(bone: Bone, indices: np.ndarray) -> tuple[float, float, f
     bone = bone.as_right()
     knee = find_landmarks(bone).knee
     inside = np.isin(bone.triangles, indices).all(axis=1)
-    fitted = condylar_axes(
-        bone, inside, knee.up, knee.medial, knee.posterior, knee.posterior_mm, knee.width_mm
-    )
+    fitted = condylar_axes(bone, inside, knee.up, knee.medial, knee.posterior, knee.posterior_mm, knee.width_mm)
     if fitted is None:
         return np.nan, np.nan, np.nan
     _, by_spheres, axis, _ = fitted
@@ -147,7 +145,9 @@ def _compare_regions(bone, exact, spacing_mm, seed, volumes) -> None:
 def _report(values, off, moved, by_pose, known, volumes, missing) -> None:
     masks = len(off["length_mm"])
     print(f"\n{len(values['length_mm'])} femora; {masks} masks of them, turned by up to 30 degrees")
-    print(f"{'measurement':36s}{'mean':>9s}{'SD':>8s}{'from':>8s}{'to':>8s}{'|error|':>9s}{'p95':>7s}{'largest':>9s}")
+    print(
+        f"{'measurement':36s}{'mean':>9s}{'SD':>8s}{'from':>8s}{'to':>8s}{'|error|':>9s}{'p95':>7s}{'largest':>9s}"
+    )
     for key, each in values.items():
         error = np.abs(off[key])
         print(
@@ -168,8 +168,10 @@ def _report(values, off, moved, by_pose, known, volumes, missing) -> None:
             error = np.abs(by_pose[kind, key])
             print(f"  {key:34s}{np.nanmean(error):7.2f}{np.nanmax(error):7.2f}")
     known = np.array(known)
-    print(f"\nhead against the shapes' own: centre {known[:, 0].mean():.2f} mm (largest {known[:, 0].max():.2f}), "
-          f"radius {np.abs(known[:, 1]).mean():.2f} mm (largest {np.abs(known[:, 1]).max():.2f})")
+    print(
+        f"\nhead against the shapes' own: centre {known[:, 0].mean():.2f} mm (largest {known[:, 0].max():.2f}), "
+        f"radius {np.abs(known[:, 1]).mean():.2f} mm (largest {np.abs(known[:, 1]).max():.2f})"
+    )
     for first, second in (
         ("neck_shaft_angle_deg", "neck_shaft_angle_by_sections_deg"),
         ("anteversion_of_head_deg", "anteversion_deg"),
