@@ -94,7 +94,7 @@ def segment_femurs(
         with clock("clean"):
             problem = _enter(labels, mask, side)
         if problem:
-            findings.append(problem)
+            findings = [f for f in findings if f.side != side] + [problem]
             continue
         cut = _faces_touched(labels, LABELS[side])
         found[side] = replace(region, cut=cut)
@@ -215,6 +215,8 @@ def _widened(mask, lower, upper, shape, spacing_kji):
 
 def _enter(labels, mask: _Mask | None, side) -> Finding | None:
     """Enters a mask into the labels; voxels of the other femur stay. What was wrong, if it was not entered."""
+    from FemurSegLib.segmentation.cleanup import largest
+
     name = DISPLAY_NAMES[side].lower()
     if mask is None or not mask.voxels.any():  # it may be too small for the voxels of the CT
         return Finding("femur_missing", f"The {name} could not be segmented.", side)
@@ -222,7 +224,7 @@ def _enter(labels, mask: _Mask | None, side) -> Finding | None:
     taken = (target > 0) & mask.voxels
     if taken.sum() > 0.5 * mask.voxels.sum():
         return Finding("side_doubtful", f"The {name} was found where the other femur is; check the sides.", side)
-    target[mask.voxels & ~taken] = LABELS[side]
+    target[largest(mask.voxels & ~taken) if taken.any() else mask.voxels] = LABELS[side]
     return None
 
 

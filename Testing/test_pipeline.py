@@ -250,6 +250,8 @@ def test_boxes_drawn_by_hand_take_the_place_of_the_detector(run):
 @pytest.mark.parametrize(
     "drawn",
     [
+        {LEFT: {"center_lps_mm": [0, 0, 130], "size_mm": [9] * 3, "axes_lps": 5 * np.eye(3)}},
+        {LEFT: {"center_lps_mm": [0, 0, 130], "size_mm": [9, 0, 9], "axes_lps": np.eye(3)}},
         {},
         {"femur": {}},
         {LEFT: {"center_lps_mm": [9e3] * 3, "size_mm": [9] * 3, "axes_lps": np.eye(3)}},

@@ -59,25 +59,32 @@ def add_parser(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs every case, prints a line for each and the tables at the end, and writes them to `args.out`."""
-    from FemurSegLib.errors import InputError
+    from FemurSegLib.errors import InputError, OutputError
     from FemurSegLib.evaluation.tables import boxes_table, masks_table, write_curves, write_tables
 
     if not args.cases and not args.phantoms:
         raise InputError("There is nothing to evaluate.", "Give --cases, or --phantoms with --shapes.")
     if args.phantoms and not args.shapes:
         raise InputError("Phantoms need bone shapes.", "Give their folder with --shapes.")
-    scores = []
-    for case in _cases(args):
-        scores.append(evaluate_case(*case, args))
-        print(f"{scores[-1].name}: {scores[-1].verdict}, {scores[-1].seconds:.1f} s", flush=True)
-    print()
-    for table in filter(None, (boxes_table(scores), masks_table(scores))):
-        print(table, end="\n\n\n")
     if args.out:
-        settings = {k: v for k, v in vars(args).items() if k != "run"}
-        write_tables(args.out, scores, settings)
-        write_curves(args.out / "precision_recall.png", scores)
-        print(f"Written to {args.out}")
+        try:
+            args.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"The folder {args.out} cannot be made.", "Choose another one.") from error
+    scores = []
+    try:
+        for case in _cases(args):
+            scores.append(evaluate_case(*case, args))
+            print(f"{scores[-1].name}: {scores[-1].verdict}, {scores[-1].seconds:.1f} s", flush=True)
+    finally:  # what was measured is kept, also when the rest is interrupted
+        print()
+        for table in filter(None, (boxes_table(scores), masks_table(scores))):
+            print(table, end="\n\n\n")
+        if args.out and scores:
+            settings = {k: v for k, v in vars(args).items() if k != "run"}
+            write_tables(args.out, scores, settings)
+            write_curves(args.out / "precision_recall.png", scores)
+            print(f"Written to {args.out}")
     return 0
 
 

@@ -119,8 +119,10 @@ def drawn_regions(drawn: dict[str, dict], grid) -> dict[str, Region]:
     size = np.array(grid.shape[::-1])
     for side, box in drawn.items():
         try:
-            center, half, axes = (np.array(box[key], float) for key in ("center_lps_mm", "size_mm", "axes_lps"))
-            corners = center + np.array(list(product((-0.5, 0.5), repeat=3))) * half @ axes.reshape(3, 3)
+            center, extent, axes = (np.array(box[key], float) for key in ("center_lps_mm", "size_mm", "axes_lps"))
+            if (extent <= 0).any() or not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
+                raise ValueError("sizes are positive and axes are unit vectors at right angles")
+            corners = center + np.array(list(product((-0.5, 0.5), repeat=3))) * extent @ axes.reshape(3, 3)
             ijk = grid.ijk(corners.reshape(8, 3))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The box of '{side}' is not understood.", _DRAWN) from error

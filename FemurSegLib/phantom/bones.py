@@ -94,7 +94,9 @@ def loaded_bone(points, anatomy: Anatomy, name: str) -> torch.Tensor | None:
     return above**2 * torch.exp(-(((distance - 1.15 * radius_mm) / 7.0) ** 2))
 
 
-def paint_bone(hu, name: str, bone: BoneOnGrid, clouds, loaded, voxel_mm: float, t: Tissue, noise: Noise) -> None:
+def paint_bone(
+    hu, name: str, bone: BoneOnGrid, clouds, loaded, voxel_mm: float, t: Tissue, noise: Noise
+) -> None:
     """Cortex, trabecular bone and marrow over `hu`, in place, with partial volume at both surfaces.
 
     hu: (k, j, i) in the bone's block; clouds: slow variation of the trabecular bone there, about unit variance;

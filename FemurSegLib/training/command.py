@@ -289,8 +289,23 @@ def _material(args):
 
 
 def _note(out: Path, people, cases, held_out) -> None:
-    """Writes what was learned from and what was not, for the card of the weights."""
+    """Writes what was learned from and what was not, for the card of the weights.
+
+    Raises InputError where an earlier run in `out` learned from somebody who is held out now: its weights know
+    them.
+    """
+    from FemurSegLib.errors import InputError
+
     out.mkdir(parents=True, exist_ok=True)
+    earlier = out / "material.json"
+    if earlier.exists():
+        known = json.loads(earlier.read_text())
+        seen = {*known["people"], *known["cases"]} & {getattr(one, "name", one) for one in held_out}
+        if seen:
+            raise InputError(
+                f"An earlier run in {out} was trained on {min(seen)}, who is held out now.",
+                "Give another folder with --out, or hold out whom that run held out.",
+            )
     named = {
         "people": list(people),
         "cases": [case.name for case in cases],

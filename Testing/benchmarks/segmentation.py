@@ -54,8 +54,8 @@ def large_ct(slices: int, matrix: int, path: Path) -> None:
 def whole_run(ct: Path, out: Path) -> dict:
     """Seconds by stage, wall seconds and peak memory of the command."""
     begun = time.perf_counter()
-    command = [sys.executable, "-m", "FemurSegLib", "segment", ct, "--out", out, "--device", "cpu", "--progress", "none"]
-    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "FemurSegLib", "segment", str(ct), "--out", str(out), "--device", "cpu"]
+    subprocess.run([*command, "--progress", "none"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     wall = time.perf_counter() - begun
     result = json.loads((out / "result.json").read_text())
     return {"stages": result["seconds"], "wall": wall, "peak_gb": result["peak_memory_gb"]}

@@ -56,16 +56,18 @@ def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
         segmenter, "train_segmenter", lambda settings, report: given.append(settings) or tmp_path
     )
     monkeypatch.setattr("FemurSegLib.phantom.shapes.people_in", lambda shapes: ["z009", "z019", "z023"])
-    base = ["train", "segmenter", "--out", str(tmp_path), "--shapes", "none", "--device", "cpu"]
-    assert command.main(base) == 0
+    base = ["train", "segmenter", "--shapes", "none", "--device", "cpu", "--out"]
+    assert command.main([*base, str(tmp_path / "first")]) == 0
     assert (
         given[-1].people == ("z009", "z023")
         and given[-1].patch == (160, 160, 160)
         and given[-1].steps == 6375
     )
-    assert command.main([*base, "--hold-out", "z009", "--people", "z009,z019,llp26-0:2"]) == 0
+    other = ["--hold-out", "z009", "--people", "z009,z019,llp26-0:2"]
+    assert command.main([*base, str(tmp_path / "second"), *other]) == 0
     assert given[-1].people == ("z019", "llp26-0", "llp26-1")
-    assert json.loads((tmp_path / "material.json").read_text())["held_out"] == ["z009"]
+    assert json.loads((tmp_path / "second" / "material.json").read_text())["held_out"] == ["z009"]
+    assert command.main([*base, str(tmp_path / "first"), *other]) == 3  # its weights know z009
 
 
 def test_a_case_of_a_person_who_is_held_out_by_default_is_held_out_too(cases, monkeypatch, tmp_path):
