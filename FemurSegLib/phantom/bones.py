@@ -70,7 +70,7 @@ class Bones:
 
 
 def loaded_bone(points, anatomy: Anatomy, name: str) -> torch.Tensor | None:
-    """0..1 at points (..., 3): how much a place in a femur or hip bone carries of the body's weight, None elsewhere.
+    """0..1 at points (..., 3): how much of the body's weight a place in a femur or hip bone carries; else None.
 
     In the femur a band from the top of the head to the medial cortex below the neck, the principal compressive
     trabeculae; in the hip bone the roof of the socket.
