@@ -24,7 +24,7 @@ from pathlib import Path
 from . import __version__, progress, sides
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError
 
-ROOMS = ("training", "evaluation", "phantom")
+ROOMS = ("training", "evaluation", "phantom", "anatomy")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
 """Pages whose libraries take seconds to load."""
 SIDE_CHOICES = {"both": sides.SIDES, "right": (sides.RIGHT,), "left": (sides.LEFT,)}

@@ -90,13 +90,12 @@ def main(argv: list[str] | None = None) -> int:
 def femora(shapes: Path, samples: int, people: int | None = None):
     """Yields (name, Bone, truth): truth["head"] is the head's (centre, radius) as the shapes' own file or index
     set has it, truth["articular"] for the shape model the indices of the points of its knee's cartilage."""
-    from FemurSegLib.phantom.shapes import _meshes as meshes
-    from FemurSegLib.phantom.shapes import people_in
+    from FemurSegLib.phantom.shapes import meshes_of, people_in
 
     with np.load(Path(shapes) / "llp26_left_limb.npz") as model:
         cartilage = model["idx_left_femur_knee"]
     for name in people_in(shapes)[:people] + [f"llp26-{n}" for n in range(samples)]:
-        bones, hints = meshes(Path(shapes), name)
+        bones, hints = meshes_of(Path(shapes), name)
         for side in SIDES:
             if side in bones:
                 vertices, faces = bones[side]

@@ -78,7 +78,7 @@ def load_person(shapes: Path, name: str, cache: Path | None = None) -> Person:
     stored = Path(cache) / f"{name}.v{CACHE_VERSION}.npz" if cache else None
     if stored is not None and stored.exists():
         return _read(stored, name)
-    meshes, hints = _meshes(Path(shapes), name)
+    meshes, hints = meshes_of(Path(shapes), name)
     person = _person(name, meshes, hints)
     if stored is not None:
         _write(stored, person)
@@ -116,7 +116,9 @@ def _femur_frame(vertices: np.ndarray, head_mm: np.ndarray, head_radius_mm: floa
     )
 
 
-def _meshes(shapes: Path, name: str) -> tuple[dict, dict]:
+def meshes_of(shapes: Path, name: str) -> tuple[dict, dict]:
+    """Meshes by bone name, (vertices (n, 3) LPS mm, faces (m, 3)), and hints: `heads` by side (centre, radius),
+    `hips` by side (joint centre). Raises InputError where the shapes are not found."""
     if name.startswith("llp26-"):
         return _llp26_sample(shapes / "llp26_left_limb.npz", int(name.split("-")[1]))
     path = shapes / "vsd" / f"{name}.npz"

@@ -21,6 +21,8 @@ from FemurSegLib.volume import Grid
 IGNORE = 255
 """Label of patch voxels that take no part in the loss."""
 OUTSIDE_HU = -1000.0
+FEMUR_SHARE = 0.65
+"""Part of the real patches that lie around a voxel of femur; the others lie anywhere in the CT."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,17 @@ class PhantomSource:
 
 
 def _interesting_point(anatomy, rng: np.random.Generator) -> np.ndarray:
-    """Around the hip and the knee most often, along the shaft, and now and then where no femur is."""
+    """Around the hip and the knee most often, along the shaft and the tibia, and now and then anywhere."""
     leg = anatomy.legs[str(rng.choice(["left", "right"]))]
     where = rng.random()
-    if where < 0.5:
+    if where < 0.4:
         along = rng.uniform(0.82, 1.05)
-    elif where < 0.76:
+    elif where < 0.66:
         along = rng.uniform(-0.08, 0.18)
-    elif where < 0.92:
+    elif where < 0.78:
         along = rng.uniform(0.15, 0.85)
+    elif where < 0.95:
+        return leg.knee_mm + (leg.ankle_mm - leg.knee_mm) * rng.uniform(0.05, 0.8) + rng.normal(0, 14, 3)
     else:
         bones = list(anatomy.bones.values())
         low, high = bones[rng.integers(len(bones))].bounds_mm()
@@ -118,7 +122,7 @@ class RealSource:
             yield self._patch(*self._volumes[rng.integers(len(self._volumes))], rng)
 
     def _patch(self, voxels, femur, open_, spacing, inside, rng):
-        if len(inside) and rng.random() < 0.85:
+        if len(inside) and rng.random() < FEMUR_SHARE:
             center = inside[rng.integers(len(inside))][::-1].astype(float)
         else:
             center = rng.uniform(0, np.array(voxels.shape[::-1]) - 1)
