@@ -182,6 +182,13 @@ def test_a_whole_bone_near_the_edge_is_not_called_cut(run):
     assert not [f for f in result.findings if f.code == "femur_cut"]
 
 
+def test_a_femur_found_with_little_confidence_is_named(run):
+    hu, _ = bones()
+    doubtful = run(Volume(hu, GRID), both(score=0.6))
+    assert {f.side for f in doubtful.findings if f.code == "low_confidence"} == {RIGHT, LEFT}
+    assert not [f for f in run(Volume(hu, GRID), both(score=0.95)).findings if f.code == "low_confidence"]
+
+
 def test_holes_are_filled_and_stray_pieces_left_out(run):
     hu, labels = bones()
     hu[10:20, 14:18, 10:14] = 0  # a marrow canal
