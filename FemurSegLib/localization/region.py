@@ -24,7 +24,8 @@ from FemurSegLib.sides import DISPLAY_NAMES, LEFT, RIGHT, SIDES
 MIN_SCORE = 0.25
 """Weaker detections are not considered."""
 MIN_SCORE_ALONE = 0.4
-"""What a femur seen in one view only must reach."""
+"""What a femur must reach that is seen in one view only, or that is the only one in the scan: then in the mean of
+the views, for its side."""
 SAME_PLACE = 0.5
 """Boxes show the same femur if this part of the narrower one is shared, along the axis from right to left."""
 MIN_AGREEMENT = 0.5
@@ -87,7 +88,11 @@ class _Seen:
     score: float
     extent: dict[str, tuple[float, float]]
     cut: frozenset
-    contested: bool = False  # the other side was claimed for the same place, nearly as strongly
+    rival: float = 0.0  # score of the other side in the same place
+
+    def says(self, side: str) -> float:
+        """Its score for a side."""
+        return self.score if side == self.side else self.rival
 
 
 def fuse(coronal: Radiograph, axial: Radiograph, detections: dict[str, list[Detection]]) -> Localization:
@@ -155,13 +160,14 @@ def _distinct(radiograph: Radiograph, detections: list[Detection]) -> list[_Seen
     kept: list[_Seen] = []
     for detection in sorted(detections, key=lambda d: (-d.score, SIDES.index(d.side), d.box)):
         seen = _see(radiograph, detection)
-        if detection.score < MIN_SCORE or seen is None:
+        if seen is None:
             continue
         winner = next((n for n, other in enumerate(kept) if _same_place(seen, other)), None)
-        if winner is None:
+        if winner is not None:
+            if seen.side != kept[winner].side and not kept[winner].rival:
+                kept[winner] = replace(kept[winner], rival=seen.score)
+        elif detection.score >= MIN_SCORE:
             kept.append(seen)
-        elif seen.side != kept[winner].side and seen.score >= OVERRULED * kept[winner].score:
-            kept[winner] = replace(kept[winner], contested=True)
     return kept[:2]
 
 
@@ -210,6 +216,11 @@ def _pair(coronal: list[_Seen], axial: list[_Seen]) -> list[list[_Seen]]:
     return sorted(femora[:2], key=lambda femur: sum(sum(s.extent["i"]) for s in femur) / len(femur))
 
 
+def _said(femur: list[_Seen], side: str) -> float:
+    """What the views that show a femur say for a side, in the mean."""
+    return sum(seen.says(side) for seen in femur) / len(femur)
+
+
 def _score(femur: list[_Seen]) -> float:
     return sum(s.score for s in femur) / len(femur)
 
@@ -228,8 +239,11 @@ def _by_side(femora: list[list[_Seen]], warnings: list[Finding]) -> dict[str, li
     for femur in femora:
         first, last = femur[0], femur[-1]
         side = last.side if first.score < OVERRULED * last.score else first.side
+        # Views that contradict each other about the side, and hardly doubt it, show something else than a femur.
+        if _said(femur, side) < MIN_SCORE_ALONE:
+            continue
         named[side] = femur
-        if any(s.side != side or s.contested for s in femur):
+        if any(s.side != side or s.rival >= OVERRULED * s.score for s in femur):
             message = f"Check the side: whether this is the {_name(side)} is doubtful."
             warnings.append(Finding("side_doubtful", message, side))
     return named
@@ -247,7 +261,7 @@ def _region(side: str, femur: list[_Seen], coronal: Radiograph, axial: Radiograp
         side=side,
         lower_ijk=tuple(float(extent[axis][0]) for axis in "ijk"),
         upper_ijk=tuple(float(extent[axis][1]) for axis in "ijk"),
-        score=_score(femur),
+        score=_said(femur, side),
         agreement=_overlap(*femur)[1] if len(femur) == 2 else 0.0,
         views=tuple(s.view for s in femur),
         cut=tuple(face for faces in FACES.values() for face in faces if face in cut),

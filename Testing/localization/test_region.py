@@ -119,7 +119,7 @@ def test_axial_only_takes_the_whole_length():
 
 def test_one_view_alone_needs_a_better_score():
     assert not both([seen(CORONAL, RIGHT, score=0.3)], []).regions
-    assert both([seen(CORONAL, RIGHT, score=0.3)], [seen(AXIAL, RIGHT, score=0.3)]).regions
+    assert both([seen(CORONAL, RIGHT, score=0.3)], [seen(AXIAL, RIGHT, score=0.6)]).regions
     assert not both([seen(CORONAL, RIGHT, score=0.2)], [seen(AXIAL, RIGHT, score=0.2)]).regions
 
 
@@ -215,11 +215,23 @@ def test_with_one_femur_both_sides_claimed_for_one_place_leave_doubt():
     assert ("side_doubtful", LEFT) not in codes(clear)
 
 
-@pytest.mark.parametrize(("score", "side"), [(0.8, LEFT), (0.5, LEFT), (0.3, RIGHT)])
+@pytest.mark.parametrize(("score", "side"), [(0.9, LEFT), (0.82, LEFT), (0.3, RIGHT)])
 def test_when_the_views_disagree_about_the_side_the_coronal_one_counts_unless_it_is_weak(score, side):
     found = both([seen(CORONAL, LEFT, LEFT, score)], [seen(AXIAL, LEFT, RIGHT, 0.9)])
     assert list(found.regions) == [side]
     assert ("side_doubtful", side) in codes(found)
+
+
+def test_views_that_contradict_each_other_show_no_femur_but_where_they_doubt_themselves():
+    """A lower leg: left in one view, right in the other; and a piece of shaft that both views waver about."""
+    assert not both([seen(CORONAL, LEFT, LEFT, 0.55)], [seen(AXIAL, LEFT, RIGHT, 0.7)]).regions
+    wavering = both(
+        [seen(CORONAL, LEFT, LEFT, 0.6), seen(CORONAL, LEFT, RIGHT, 0.3)],
+        [seen(AXIAL, LEFT, RIGHT, 0.6), seen(AXIAL, LEFT, LEFT, 0.3)],
+    )
+    assert list(wavering.regions) == [LEFT]
+    assert ("side_doubtful", LEFT) in codes(wavering)
+    assert wavering.regions[LEFT].score == pytest.approx(0.45)
 
 
 def test_a_third_femur_gives_way_to_the_two_best():
