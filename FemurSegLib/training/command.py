@@ -69,6 +69,7 @@ def _add_segmenter(kinds) -> None:
     )
     option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
     option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")
+    option("--start", type=Path, metavar="FILE", help="weights (safetensors) to start from")
     parser.set_defaults(run=train_segmenter)
 
 
@@ -170,6 +171,7 @@ def train_segmenter(args: argparse.Namespace) -> int:
         save_every=args.save_every,
         cache=args.cache,
         precision=args.precision,
+        start=args.start,
     )
     _note(args.out, people, cases, held_out)
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from FemurSegLib.errors import InputError
 from FemurSegLib.segmentation.network import PATCH, build_network
 from FemurSegLib.training.patches import IGNORE, Case, PhantomSource, RealSource
 
@@ -39,6 +40,7 @@ class SegmenterTraining:
     save_every: int = 100
     cache: Path | None = None
     precision: str = "auto"
+    start: Path | None = None
 
 
 def dice_loss(logits, label, with_entropy: bool = False):
@@ -103,6 +105,8 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
     step = _resume(out / "checkpoint.pt", network, averaged, optimizer, device)
     if step == 0:
+        if settings.start is not None:
+            _load_weights(network, settings.start)
         averaged.load_state_dict(network.state_dict())
     loader = torch.utils.data.DataLoader(
         _Mixture(settings, step),
@@ -179,6 +183,17 @@ def _average(averaged, network, keep: float) -> None:
         mean.lerp_(value, 1 - keep)
     for mean, value in zip(averaged.buffers(), network.buffers(), strict=True):
         mean.copy_(value)
+
+
+def _load_weights(network, path: Path) -> None:
+    """Fills a network from a safetensors file. Raises InputError where the file is none, or of another network."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path} holds no weights to start from.", "Give weights of the same network.") from error
 
 
 def _resume(path: Path, network, averaged, optimizer, device) -> int:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from examples import two_femora
+from safetensors.torch import load_file
 from toy_person import keep
 
+from FemurSegLib.errors import InputError
 from FemurSegLib.segmentation.network import build_network
 from FemurSegLib.training.cases import Case
 from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan
@@ -103,6 +105,17 @@ def test_training_learns_and_goes_on_after_an_interruption(case, tmp_path):
     lines.clear()
     train_segmenter(settings, report=lines.append)
     assert not lines  # done is done
+
+
+def test_training_starts_from_weights_that_are_given(case, tmp_path):
+    settings = SegmenterTraining(tmp_path / "first", cases=(case,), patch=PATCH, batch=1, steps=2, workers=0)
+    weights = train_segmenter(settings, report=lambda line: None)
+    again = replace(settings, out=tmp_path / "second", start=weights, steps=0)
+    first, second = (load_file(path) for path in (weights, train_segmenter(again, report=lambda line: None)))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    (tmp_path / "none.safetensors").write_bytes(b"no weights")
+    with pytest.raises(InputError, match="no weights"):
+        train_segmenter(replace(again, out=tmp_path / "third", start=tmp_path / "none.safetensors"))
 
 
 def test_a_time_limit_ends_the_training_with_weights(case, tmp_path):
