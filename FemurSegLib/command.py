@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, progress, sides
-from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError
+from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
 
 ROOMS = ("training", "evaluation", "phantom", "anatomy")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
@@ -63,7 +63,7 @@ def program() -> None:
 def exit_codes() -> str:
     """The exit codes, one a line, for --help and the README."""
     lines = ["  0  done", "  2  the command was not understood"]
-    lines += [f"{kind.exit_code:3}  {_first_line(kind)}" for kind in FemurSegError.__subclasses__()]
+    lines += [f"{kind.exit_code:3}  {_first_line(kind)}" for kind in kinds()]
     return "\n".join([*lines, f"{FemurSegError.exit_code:3}  anything unexpected, a fault of FemurSeg"])
 
 

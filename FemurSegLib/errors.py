@@ -52,3 +52,8 @@ class CancelledError(FemurSegError):
     """The user stopped the run."""
 
     code, exit_code = "cancelled", 130
+
+
+def kinds() -> list[type[FemurSegError]]:
+    """The errors of the engine, those of this page; front ends have more of their own."""
+    return [kind for kind in FemurSegError.__subclasses__() if kind.__module__ == __name__]

@@ -27,7 +27,7 @@ from FemurSegLib import errors
 GRACE_S = 5.0
 """How long the engine may take to clean up after Stop before it is killed."""
 
-ERRORS = {kind.code: kind for kind in errors.FemurSegError.__subclasses__()}
+ERRORS = {kind.code: kind for kind in errors.kinds()}
 
 
 class EngineCrashedError(errors.FemurSegError):

@@ -82,7 +82,7 @@ def test_the_panel_opens_from_the_install_tree(modules, tmp_path):
     script = f"""
 import sys
 sys.path.append({str(ROOT / "Testing" / "slicer")!r})
-sys.path.append({str(modules)!r})
+sys.path.insert(0, {str(modules)!r})  # before a FemurSegLib that pip installed
 from harness.application import Application
 with Application({str(tmp_path / "slicer")!r}) as application:
     panel = application.open("FemurSeg", {str(modules / "FemurSeg.py")!r})
