@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__, progress, sides
 from .errors import InputError, OutputError
+from .localization.detection import iou
 
 if TYPE_CHECKING:
     import numpy as np
@@ -306,17 +307,9 @@ def _boxes(segmentation: Segmentation) -> dict[str, dict[str, Detection | None]]
             shadow = radiograph.voxels_to_box(edges)
             detections = segmentation.localization.detections.get(radiograph.view, [])
             boxes[side][radiograph.view] = max(
-                detections, key=lambda d: (_overlap(d.box, shadow), d.score), default=None
+                detections, key=lambda d: (iou(d.box, shadow), d.score), default=None
             )
     return boxes
-
-
-def _overlap(a, b) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1)."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / union if union > 0 else 0.0
 
 
 def _grid_entry(grid: Grid) -> dict:

@@ -19,7 +19,7 @@ import numpy as np
 from FemurSegLib import models
 from FemurSegLib.errors import ModelError
 from FemurSegLib.localization import ultralytics_offline
-from FemurSegLib.localization.detection import Detection
+from FemurSegLib.localization.detection import Detection, iou
 from FemurSegLib.localization.radiograph import VIEWS, Radiograph
 from FemurSegLib.sides import SIDES
 
@@ -138,11 +138,3 @@ def _detections(rows: np.ndarray, shape: tuple[int, int], scale, offset) -> list
                 kept.append(box)
                 found.append(Detection(side, float(scores[at]), tuple(float(edge) for edge in box)))
     return sorted(found, key=lambda detection: -detection.score)
-
-
-def iou(a, b) -> float:
-    """Intersection over union of two boxes (x0, y0, x1, y1)."""
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    shared = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    union = np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared
-    return float(shared / union) if union > 0 else 0.0

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from FemurSegLib.evaluation.metrics import precision_recall
-from FemurSegLib.localization.detection import Detection
-from FemurSegLib.localization.detector import Detector, find_boxes, image_size, iou, load_network
+from FemurSegLib.localization.detection import Detection, iou
+from FemurSegLib.localization.detector import Detector, find_boxes, image_size, load_network
 from FemurSegLib.localization.radiograph import VIEWS, axial_radiograph, coronal_radiograph
 from FemurSegLib.localization.region import MIN_SCORE, slices_of_femora
 from FemurSegLib.sides import SIDES

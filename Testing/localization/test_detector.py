@@ -110,7 +110,7 @@ def test_the_shipped_detector_leaves_threads_alone_and_answers_the_same_twice():
 
 
 def test_the_shipped_detector_finds_both_femora_of_a_phantom(shared_data):
-    from FemurSegLib.localization.detector import iou
+    from FemurSegLib.localization.detection import iou
     from FemurSegLib.phantom.anatomy import sample_anatomy
     from FemurSegLib.phantom.case import grid_for, make_phantom
     from FemurSegLib.phantom.shapes import load_person
