@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+IMPLANTS = ("nail", "plate", "stem", "screws")
+
 
 @dataclass(frozen=True)
 class Tissue:
@@ -33,7 +35,7 @@ class Tissue:
     roughness_mm: float  # standard deviation of the bumps on a bone
     osteophyte_mm: float  # height of the spurs around the joints; 0: none
     calcified: float  # plaques in the walls of arteries; 0: none
-    metal: str  # "nail", "plate", "stem", "screws", or "" for none
+    metal: str  # one of IMPLANTS, or "" for none
     metal_side: str  # "left" or "right"
     tumour_mm: float  # radius; 0: none
     table: bool
@@ -66,7 +68,7 @@ def sample_tissue(seed: int) -> Tissue:
         roughness_mm=rng.uniform(0, 0.5),
         osteophyte_mm=rng.uniform(1, 4) if rng.random() < 0.35 else 0.0,
         calcified=rng.uniform(200, 1000) if rng.random() < 0.3 else 0.0,
-        metal=str(rng.choice(["", "nail", "plate", "stem", "screws"], p=[0.84, 0.05, 0.04, 0.04, 0.03])),
+        metal=str(rng.choice(["", *IMPLANTS], p=[0.84, 0.05, 0.04, 0.04, 0.03])),
         metal_side=str(rng.choice(["left", "right"])),
         tumour_mm=rng.uniform(20, 60) if rng.random() < 0.15 else 0.0,
         table=bool(rng.random() < 0.8),

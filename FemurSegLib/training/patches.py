@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from FemurSegLib.phantom.anatomy import sample_anatomy
+from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import sample_scanner, scan
 from FemurSegLib.phantom.shapes import load_person
+from FemurSegLib.phantom.tissue import IMPLANTS, Tissue, sample_tissue
 from FemurSegLib.segmentation.network import SPACING_MM, normalize
 from FemurSegLib.sides import UNDECIDED_LABEL
 from FemurSegLib.training.cases import Case, read_case
@@ -23,6 +24,8 @@ IGNORE = 255
 OUTSIDE_HU = -1000.0
 FEMUR_SHARE = 0.65
 """Part of the real patches that lie around a voxel of femur; the others lie anywhere in the CT."""
+METAL_SHARE = 0.3
+"""Part of the painted patients with an implant: more than there are, since streaks are hard to see through."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ class PhantomSource:
             people = [load_person(self.shapes, str(name), self.cache) for name in chosen]
             for _ in range(2 * len(people)):
                 anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
-                painter = Painter(anatomy, device)
+                painter = Painter(anatomy, device, _with_metal(sample_tissue(anatomy.seed), rng))
                 for _ in range(self.per_patient):
                     yield self._patch(painter, rng)
 
     def _patch(self, painter: Painter, rng: np.random.Generator):
-        center = _interesting_point(painter.anatomy, rng)
+        center = _interesting_point(painter.anatomy, painter.tissue, rng)
         size = np.array(self.patch[::-1])
         origin = center - (size - 1) / 2 * np.array(SPACING_MM)
         hu, label = painter.paint(Grid(self.patch, SPACING_MM, tuple(origin), np.eye(3)))
@@ -67,9 +70,18 @@ class PhantomSource:
         return normalize(hu), label
 
 
-def _interesting_point(anatomy, rng: np.random.Generator) -> np.ndarray:
+def _with_metal(tissue: Tissue, rng: np.random.Generator) -> Tissue:
+    """The tissue, with an implant in `METAL_SHARE` of the patients."""
+    wanted = rng.random() < METAL_SHARE
+    return replace(tissue, metal=str(rng.choice(IMPLANTS)) if wanted else "")
+
+
+def _interesting_point(anatomy: Anatomy, tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
     """Around the hip and the knee most often, along the shaft and the tibia, and now and then anywhere."""
-    leg = anatomy.legs[str(rng.choice(["left", "right"]))]
+    side = str(rng.choice(["left", "right"]))
+    if tissue.metal and rng.random() < 0.7:
+        side = tissue.metal_side
+    leg = anatomy.legs[side]
     where = rng.random()
     if where < 0.4:
         along = rng.uniform(0.82, 1.05)
