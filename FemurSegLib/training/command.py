@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from FemurSegLib.phantom.command import HELD_OUT, add_shape_options, names
+from FemurSegLib.training.losses import LOSSES
 
 VIEWS = ("coronal", "axial")
 
@@ -49,9 +50,9 @@ def _add_segmenter(kinds) -> None:
     option("--learning-rate", type=float, default=1e-3, metavar="X", help="default: 0.001")
     option(
         "--loss",
-        choices=("dice", "dice_ce"),
+        choices=LOSSES,
         default="dice",
-        help="dice_ce adds cross-entropy; default: dice",
+        help="dice_ce adds cross-entropy, dice_l2 the squared weights; default: dice",
     )
     option(
         "--real-share",

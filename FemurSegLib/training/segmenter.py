@@ -13,7 +13,8 @@ import torch
 
 from FemurSegLib.errors import InputError
 from FemurSegLib.segmentation.network import PATCH, build_network
-from FemurSegLib.training.patches import IGNORE, Case, PhantomSource, RealSource
+from FemurSegLib.training.losses import segmentation_loss
+from FemurSegLib.training.patches import Case, PhantomSource, RealSource
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,6 @@ class SegmenterTraining:
     cache: Path | None = None
     precision: str = "auto"
     start: Path | None = None
-
-
-def dice_loss(logits, label, with_entropy: bool = False):
-    """Soft Dice of the femur channel over the batch, voxels of `IGNORE` left out (Xie 2025, Table 3).
-
-    logits (n, 2, k, j, i); label (n, k, j, i). with_entropy adds the voxels' mean cross-entropy.
-    """
-    known = (label != IGNORE).float()
-    target = (label == 1).float() * known
-    difference = (logits[:, 1] - logits[:, 0]).float()
-    probability = torch.sigmoid(difference) * known
-    axes = (1, 2, 3)
-    overlap, total = (probability * target).sum(axes), probability.sum(axes) + target.sum(axes)
-    loss = 1 - ((2 * overlap + 10.0) / (total + 10.0)).mean()
-    if with_entropy:
-        entropy = torch.nn.functional.binary_cross_entropy_with_logits(difference, target, reduction="none")
-        loss = loss + (entropy * known).sum() / known.sum().clamp(min=1)
-    return loss
 
 
 class _Mixture(torch.utils.data.IterableDataset):
@@ -131,7 +114,7 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
                 group["lr"] = _learning_rate(settings, step)
             with mixed():
                 logits = network(image)
-            loss = dice_loss(logits, label, settings.loss == "dice_ce")
+            loss = segmentation_loss(settings.loss, logits, label, network)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

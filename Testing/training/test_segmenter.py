@@ -15,7 +15,7 @@ from FemurSegLib.errors import InputError
 from FemurSegLib.segmentation.network import build_network
 from FemurSegLib.training.cases import Case
 from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan
-from FemurSegLib.training.segmenter import SegmenterTraining, dice_loss, train_segmenter
+from FemurSegLib.training.segmenter import SegmenterTraining, train_segmenter
 from FemurSegLib.volume import Volume, write_volume
 
 PATCH = (24, 24, 24)
@@ -30,19 +30,6 @@ def case(tmp_path_factory):
     write_volume(folder / "a_CT.nii.gz", ct)
     write_volume(folder / "a_femurs.nii.gz", Volume(labels, ct.grid))
     return Case(folder / "a_CT.nii.gz", folder / "a_femurs.nii.gz")
-
-
-def test_dice_loss_is_none_for_the_truth_and_leaves_undecided_voxels_out():
-    label = torch.zeros((1, 16, 16, 16), dtype=torch.uint8)
-    label[:, 4:12, 4:12, 4:12] = 1
-    right = torch.stack([torch.zeros_like(label), (label.float() * 2 - 1) * 20], 1)
-    assert dice_loss(right, label) < 1e-3
-    assert dice_loss(-right, label) > 0.9
-    wrong = right.clone()
-    wrong[:, 1, :4] = 20
-    assert dice_loss(wrong, label) > 0.2
-    label[:, :4] = IGNORE
-    assert dice_loss(wrong, label) < 1e-3 and dice_loss(wrong, label, with_entropy=True) < 1e-3
 
 
 def test_real_patches_are_what_the_network_takes(case):
