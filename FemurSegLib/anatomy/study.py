@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", type=Path)
     parser.add_argument("--samples", type=int, default=10, help="of the shape model; default: 10")
+    parser.add_argument("--first", type=int, default=0, help="number of the first sample; default: 0")
     parser.add_argument("--people", type=int, default=None, help="first N of the real people; default: all")
     parser.add_argument("--poses", type=int, default=3, help="masks of each femur; default: 3")
     parser.add_argument("--spacing", nargs=3, type=float, default=SPACING_MM, help="of the masks, mm")
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     values, off, moved, by_pose = (defaultdict(list) for _ in range(4))
     known, articular, volumes, missing = [], [], defaultdict(list), []
     began = time.perf_counter()
-    for number, (name, bone, truth) in enumerate(femora(args.shapes, args.samples, args.people)):
+    for number, (name, bone, truth) in enumerate(femora(args.shapes, args.samples, args.people, args.first)):
         exact = find_landmarks(bone)
         points, measured = landmark_points(exact), measure(exact)
         for key, m in measured.items():
@@ -87,14 +88,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def femora(shapes: Path, samples: int, people: int | None = None):
+def femora(shapes: Path, samples: int, people: int | None = None, first: int = 0):
     """Yields (name, Bone, truth): truth["head"] is the head's (centre, radius) as the shapes' own file or index
     set has it, truth["articular"] for the shape model the indices of the points of its knee's cartilage."""
     from FemurSegLib.phantom.shapes import meshes_of, people_in
 
     with np.load(Path(shapes) / "llp26_left_limb.npz") as model:
         cartilage = model["idx_left_femur_knee"]
-    for name in people_in(shapes)[:people] + [f"llp26-{n}" for n in range(samples)]:
+    for name in people_in(shapes)[:people] + [f"llp26-{n}" for n in range(first, first + samples)]:
         bones, hints = meshes_of(Path(shapes), name)
         for side in SIDES:
             if side in bones:
