@@ -96,15 +96,20 @@ def loaded_bone(points, anatomy: Anatomy, name: str) -> torch.Tensor | None:
 
 def paint_bone(
     hu, name: str, bone: BoneOnGrid, clouds, loaded, voxel_mm: float, t: Tissue, noise: Noise
-) -> None:
+) -> torch.Tensor:
     """Cortex, trabecular bone and marrow over `hu`, in place, with partial volume at both surfaces.
 
     hu: (k, j, i) in the bone's block; clouds: slow variation of the trabecular bone there, about unit variance;
     loaded: 0..1 there (see `loaded_bone`) or None; voxel_mm: mean edge of a voxel; t: what the patient is made of.
+
+    Returns, in mm, how far each voxel of the block lies outside the endosteal surface, negative inside it. That
+    surface lies as deep below the periosteal one as the cortex is thick there: where the depth, measured to the
+    nearest periosteal point, equals the thickness. The painted HU are halfway between cortex and content on it.
     """
+    endosteal_mm = torch.full_like(bone.distance_mm, FAR_MM)
     near = bone.distance_mm < voxel_mm
     if not near.any():
-        return
+        return endosteal_mm
     d, u = bone.distance_mm[near], bone.height[near]
     shaft = torch.zeros_like(u)
     if name.endswith(LONG_BONES):
@@ -125,6 +130,8 @@ def paint_bone(
     whole = (0.5 - d / voxel_mm).clamp(0, 1)
     core = torch.minimum((0.5 - (d + thickness) / (voxel_mm + 0.8)).clamp(0, 1), whole)
     hu[near] = hu[near] * (1 - whole) + cortex * (whole - core) + inner * core
+    endosteal_mm[near] = d + thickness
+    return endosteal_mm
 
 
 def _corners(low, high) -> np.ndarray:

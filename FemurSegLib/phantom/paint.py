@@ -1,10 +1,13 @@
 """Paints a patient on any grid: Hounsfield units and exact labels, in torch, on the CPU or a GPU.
 
 Soft tissue comes first, the other bones over it, then the femora, then metal. The label of a voxel is the sign of
-the distance of its centre to the periosteal surface of a femur: cortex, trabecular bone and canal alike.
+the distance of its centre to the periosteal surface of a femur: cortex, trabecular bone and canal alike. What is
+cortex and what lies inside it follows from the endosteal surface, as `bones.paint_bone` defines it.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +20,22 @@ from FemurSegLib.phantom.implants import IMPLANT_HU, beyond_neck_cut, implant_di
 from FemurSegLib.phantom.soft_tissue import SoftTissue
 from FemurSegLib.phantom.tissue import Tissue, sample_tissue
 from FemurSegLib.sides import LABELS
+
+
+CORTICAL, INSIDE = 1, 2
+"""Compartments of a femur: between its periosteal and endosteal surfaces, and trabecular bone with marrow."""
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A painted grid, all (k, j, i). hu: float32, before any scanner effect; labels: uint8, 1 right femur, 2 left;
+    periosteal_mm, endosteal_mm: float32, distance of voxel centres outside these surfaces of the nearest femur,
+    negative inside, about `FAR_MM` far outside."""
+
+    hu: torch.Tensor
+    labels: torch.Tensor
+    periosteal_mm: torch.Tensor
+    endosteal_mm: torch.Tensor
 
 
 class Painter:
@@ -35,6 +54,11 @@ class Painter:
 
     def paint(self, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]:
         """HU float32 (k, j, i) before any scanner effect, and labels uint8 of the same shape."""
+        painting = self.paint_surfaces(grid)
+        return painting.hu, painting.labels
+
+    def paint_surfaces(self, grid: Grid) -> Painting:
+        """As `paint`, and where the surfaces of the femora are."""
         t, noise, shape = self.tissue, self._noise, grid.shape
         voxel_mm = float(np.mean(grid.spacing_mm))
         points, coarse = voxel_points(grid, self.device), coarse_points(grid, self.device)
@@ -56,15 +80,18 @@ class Painter:
 
         hu = self._soft_tissue.paint(points, coarse)
         labels = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        endosteal = torch.full(shape, FAR_MM, device=self.device)
         clouds = enlarge(noise.smooth(coarse, 22, 2) + 0.6 * noise.smooth(coarse, 9, 1), shape)
         for name, bone in (bones | femora).items():
             loaded = loaded_bone(points[bone.block], self.anatomy, name)
-            paint_bone(hu[bone.block], name, bone, clouds[bone.block], loaded, voxel_mm, t, noise)
+            depth = paint_bone(hu[bone.block], name, bone, clouds[bone.block], loaded, voxel_mm, t, noise)
+            if name in femora:
+                endosteal[bone.block] = torch.minimum(endosteal[bone.block], depth)
         for name, femur in femora.items():
             labels[femur.block][femur.distance_mm < 0] = LABELS[name]
         for distance in implant_distances(points, self.anatomy, t):
             hu = mix(hu, IMPLANT_HU, (0.5 - distance / voxel_mm).clamp(0, 1))
-        return hu, labels
+        return Painting(hu, labels, nearest_femur, endosteal)
 
     def _vary_femur(self, name: str, femur: BoneOnGrid, rough, points, coarse) -> torch.Tensor:
         """Its distance with bumps, osteophytes around the joints, and the cut of a neck that a stem replaces."""
