@@ -137,6 +137,14 @@ def latest_run(scene=None) -> Run | None:
     return next(reversed(runs(scene)), None)
 
 
+def run_of(volume, scene=None) -> Run | None:
+    """The newest run made from the CT `volume`; with None the newest of all that still has its segmentation."""
+    for run in reversed(runs(scene)):
+        if run.segmentation is not None and volume in (None, run.volume):
+            return run
+    return None
+
+
 def show_result(folder, volume, scene=None, smoothing=0.5) -> Run:
     """Add the nodes of a result folder, made from the CT `volume`, to the scene. Raises InputError.
 
@@ -371,4 +379,4 @@ def _colour(display, side: str) -> None:
 
 
 def _all_nodes(scene) -> list:
-    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+    return list(scene.GetNodes())

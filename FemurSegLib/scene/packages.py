@@ -26,10 +26,11 @@ class Package:
 
 
 TORCH = (
-    Package("torch", ">=2.4,<3", 760),
-    Package("torchvision", ">=0.19,<1", 20),
+    Package("torch", ">=2.8,<3", 760),
+    Package("torchvision", ">=0.23,<1", 20),
 )
-"""Without the libraries for a GPU, which take about 4000 MB more; the PyTorch extension knows which fit."""
+"""Without the libraries for a GPU, which take about 4000 MB more; the PyTorch extension knows which fit. The lower
+limits are those of today's MONAI: with less, pip would put another torch in place of the extension's."""
 
 PACKAGES = (
     *TORCH,
@@ -44,7 +45,11 @@ PACKAGES = (
     Package("ultralytics", ">=8.3,<8.5", 11, alone=True),
     Package("ultralytics-thop", ">=2,<3", 1, alone=True),
 )
-"""What a Slicer lacks. numpy, scipy, Pillow, requests, pydicom, SimpleITK and VTK come with it."""
+"""What a Slicer lacks, and the only place where its versions are given as ranges. `requirements/` and pyproject.toml
+pin the set that is tested; Testing/scene/test_packages.py sees that each pin lies in its range."""
+
+SLICER_BRINGS = ("numpy", "scipy", "pillow", "requests", "pydicom", "SimpleITK", "vtk")
+"""What the engine needs and every Slicer has."""
 
 
 class InstallError(FemurSegError):
@@ -82,12 +87,19 @@ def question(packages) -> str:
 
 def offline_instructions(packages) -> str:
     """How to bring the packages to a machine without a network."""
-    names = " ".join(f'"{package.requirement}"' for package in packages)
+
+    def lines(command):
+        text = ""
+        for alone, flag in ((False, ""), (True, "--no-deps ")):
+            names = " ".join(f'"{package.requirement}"' for package in packages if package.alone == alone)
+            text += f"PythonSlicer -m pip {command} {flag}{names}\n" if names else ""
+        return text
+
     return (
         "Without a network: on a computer with the same system and the same Slicer, run\n"
-        f"PythonSlicer -m pip download -d femurseg-packages {names}\n"
+        f"{lines('download -d femurseg-packages')}"
         "Copy the folder femurseg-packages to this computer, and run here\n"
-        f"PythonSlicer -m pip install --no-index --find-links femurseg-packages {names}\n"
+        f"{lines('install --no-index --find-links femurseg-packages')}"
         "PythonSlicer is in the folder bin of Slicer."
     )
 
@@ -101,10 +113,8 @@ def install(packages) -> None:
     try:
         if any(package in TORCH for package in packages) and _install_torch():
             packages = [package for package in packages if package not in TORCH]
-        for alone in (False, True):
-            requirements = [package.requirement for package in packages if package.alone == alone]
-            if requirements:
-                _pip_install([*(["--no-deps"] if alone else []), *requirements])
+        if packages:
+            _pip_install(*([p.requirement for p in packages if p.alone == alone] for alone in (False, True)))
     except Exception as error:
         raise InstallError(
             f"The Python packages could not be installed ({error}).", offline_instructions(packages)
@@ -131,7 +141,17 @@ def _install_torch() -> bool:
     return True
 
 
-def _pip_install(arguments: list[str]) -> None:
-    from slicer.util import pip_install
+def _pip_install(requirements: list[str], alone: list[str]) -> None:
+    """Install `requirements`, and `alone` without what they ask for; raises what pip does not like."""
+    try:
+        from slicer.packaging import pip_install  # Slicer 5.12: a window with what pip says
+    except ImportError:
+        from slicer.util import pip_install
 
-    pip_install(arguments)
+        options = {}
+    else:
+        options = {"requester": "FemurSeg"}
+    if requirements:
+        pip_install(requirements, **options)
+    if alone:
+        pip_install(["--no-deps", *alone], **options)

@@ -100,6 +100,7 @@ def test_two_clicks_from_the_first_opening_to_the_result(panel, application, mon
     application.picture(pictures / "panel-before.png")
     panel.segment()  # the first click; the second is OK in the question
     assert "torch" in asked[0] and "760 MB" in asked[0]
+    assert latest_run() is not None, panel.message
     assert len(latest_run().rois) == 2
     application.picture(pictures / "panel-after.png")
 
@@ -404,7 +405,7 @@ def test_three_lines_of_a_users_script(application, monkeypatch):
 def sample(panel, tmp_path, monkeypatch):
     """Rods in the place of the sample CT."""
     path = write_ct(slicer.util.getNode("CT"), tmp_path / "sample_ct.nii.gz")
-    monkeypatch.setattr(sys.modules["FemurSeg"], "SAMPLE_CT", path)
+    monkeypatch.setattr(sys.modules["FemurSegPanel.selftest"], "SAMPLE_CT", path)
 
 
 def test_the_modules_own_test_passes(panel, sample):

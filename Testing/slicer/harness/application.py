@@ -210,6 +210,7 @@ class Application:
             ),
         }
         self._before = {name: sys.modules.get(name) for name in standins}
+        self._path, self._imported = sys.path[:], set(sys.modules)
         sys.modules.update(standins)
         self.widget = self.window = None
         return self
@@ -221,6 +222,10 @@ class Application:
             self.window.deleteLater()
         self.qapplication.processEvents()
         slicer.mrmlScene.Clear(True)
+        sys.path[:] = self._path
+        for name in set(sys.modules) - self._imported:
+            if name.partition(".")[0].startswith("FemurSeg") and not name.startswith("FemurSegLib"):
+                del sys.modules[name]
         for name, module in self._before.items():
             if module is None:
                 sys.modules.pop(name, None)
@@ -230,6 +235,7 @@ class Application:
 
     def load(self, name, path):
         """Execute the module file, unmodified, as Slicer does; returns the Python module."""
+        sys.path.append(str(Path(path).parent))  # Slicer looks for Python packages beside its modules
         spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module

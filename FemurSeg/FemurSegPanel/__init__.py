@@ -1,0 +1,1 @@
+"""The panel of the module FemurSeg: its parameters, its logic, its widget, its own test."""
