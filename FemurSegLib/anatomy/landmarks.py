@@ -20,12 +20,41 @@ from FemurSegLib.sides import RIGHT
 
 from .bone import MIRROR, Bone
 from .fitting import Line, fit_line, unit
-from .hip import Hip, find_head, find_hip
+from .hip import SHAFT_WINDOW, Hip, find_head, find_hip
 from .knee import Knee, find_knee
 
 DIAPHYSIS = (0.25, 0.75)
 """Part of the mechanical axis, from knee to head, along which the sections of the diaphysis are taken."""
 DIAPHYSIS_SECTIONS = 41
+KNEE_AXIS_MM = 100.0
+"""Where there is no hip, the point `knee_axis_top` lies this far above the notch."""
+
+LANDMARK_NAMES = {
+    "head_center": "Centre of the femoral head",
+    "neck_center": "Centre of the neck",
+    "shaft_top": "Proximal shaft axis, upper end",
+    "shaft_bottom": "Proximal shaft axis, lower end",
+    "greater_trochanter": "Greater trochanter",
+    "lesser_trochanter": "Lesser trochanter",
+    "trochanter_base": "Base of the greater trochanter",
+    "notch": "Intercondylar notch",
+    "knee_axis_top": "Axis of the distal shaft",
+    "posterior_medial": "Medial condyle, posterior",
+    "posterior_lateral": "Lateral condyle, posterior",
+    "distal_medial": "Medial condyle, distal",
+    "distal_lateral": "Lateral condyle, distal",
+    "epicondyle_medial": "Medial epicondyle",
+    "epicondyle_lateral": "Lateral epicondyle",
+    "condyle_center_medial": "Medial condyle, centre of its sphere",
+    "condyle_center_lateral": "Lateral condyle, centre of its sphere",
+    "condylar_axis_medial": "Condylar axis, medial end",
+    "condylar_axis_lateral": "Condylar axis, lateral end",
+    "anatomical_top": "Anatomical axis, upper end",
+    "anatomical_bottom": "Anatomical axis, lower end",
+    "top": "Highest point",
+    "bottom": "Lowest point",
+}
+"""Every landmark that is a point (`landmark_points`) and its name for people."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +85,44 @@ def find_landmarks(bone: Bone) -> Landmarks:
     right = bone.as_right()
     found = _find(right)
     return replace(found if bone.side == RIGHT else _mirrored(found), side=bone.side)
+
+
+def landmark_points(landmarks: Landmarks) -> dict[str, np.ndarray]:
+    """Every landmark that is a point, by its key in `LANDMARK_NAMES`, LPS mm; those not found are left out.
+
+    Axes are two points on them: that of the proximal shaft at the ends of its window below the head
+    (`hip.SHAFT_WINDOW`), the anatomical one at the ends of the diaphysis (`DIAPHYSIS`), the condylar one where
+    it leaves the bone, about.
+    """
+    hip, knee, out = landmarks.hip, landmarks.knee, {}
+    if hip is not None:
+        out = {"head_center": hip.head.center_mm, "neck_center": hip.neck.point_mm}
+        if hip.shaft is not None:
+            for end, diameters in zip(("top", "bottom"), SHAFT_WINDOW, strict=True):
+                height = hip.head.center_mm @ hip.shaft.direction - diameters * 2 * hip.head.radius_mm
+                out[f"shaft_{end}"] = hip.shaft.at(hip.shaft.direction, height)
+        out |= {
+            "greater_trochanter": hip.greater_trochanter_mm,
+            "lesser_trochanter": hip.lesser_trochanter_mm,
+            "trochanter_base": hip.trochanter_base_mm,
+        }
+    if knee is not None:
+        out["notch"] = knee.center_mm
+        if hip is None:
+            out["knee_axis_top"] = knee.center_mm + KNEE_AXIS_MM * knee.up
+        for end, at, sign in (("medial", 0, 0.5), ("lateral", 1, -0.5)):
+            out[f"posterior_{end}"] = knee.posterior_mm[at]
+            out[f"distal_{end}"] = knee.distal_mm[at]
+            out[f"epicondyle_{end}"] = knee.epicondyles_mm[at]
+            out[f"condyle_center_{end}"] = knee.spheres[at].center_mm
+            out[f"condylar_axis_{end}"] = knee.axis.point_mm + sign * knee.width_mm * knee.axis.direction
+    if landmarks.anatomical is not None:
+        line, ends = landmarks.anatomical, landmarks.diaphysis_mm[[-1, 0]]
+        for end, point in zip(("top", "bottom"), ends, strict=True):
+            out[f"anatomical_{end}"] = line.at(line.direction, point @ line.direction)
+    if landmarks.ends_mm is not None:
+        out["top"], out["bottom"] = landmarks.ends_mm
+    return {name: np.asarray(out[name]) for name in LANDMARK_NAMES if out.get(name) is not None}
 
 
 def _find(bone: Bone) -> Landmarks:

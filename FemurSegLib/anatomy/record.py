@@ -9,10 +9,10 @@ from FemurSegLib.grid import Grid
 
 from .bone import Bone
 from .fitting import Line
-from .landmarks import Landmarks, find_landmarks
+from .landmarks import LANDMARK_NAMES, Landmarks, find_landmarks, landmark_points
 from .measurements import as_dict, measure
 from .regions import label_regions, region_volumes
-from .stability import landmark_points, spread
+from .stability import spread
 
 
 def femur_record(
@@ -30,7 +30,10 @@ def femur_record(
     bone = Bone.of_mask(labels, grid, side)
     landmarks = find_landmarks(bone)
     measurements = as_dict(measure(landmarks))
-    points = {name: {"position_lps_mm": _rounded(p)} for name, p in landmark_points(landmarks).items()}
+    points = {
+        key: {"name": LANDMARK_NAMES[key], "position_lps_mm": _rounded(p)}
+        for key, p in landmark_points(landmarks).items()
+    }
     regions = label_regions(labels, grid, landmarks)
     within = None
     if ct is not None:

@@ -15,7 +15,7 @@ from FemurSegLib.grid import Grid
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 
 from .bone import Bone
-from .landmarks import Landmarks, find_landmarks
+from .landmarks import find_landmarks, landmark_points
 from .measurements import measure
 
 LARGEST_TURN_DEG = 30.0
@@ -77,29 +77,6 @@ def spread(bone: Bone, spacing_mm=(1.0, 1.0, 1.0), count: int = 6, seed: int = 0
             if key in points:
                 off[key].append(float(np.linalg.norm(back(point) - points[key])))
     return {key: _spread(np.array(each), key in points) for key, each in off.items() if each}
-
-
-def landmark_points(landmarks: Landmarks) -> dict[str, np.ndarray]:
-    """Every landmark that is a point, by name, LPS mm."""
-    hip, knee, out = landmarks.hip, landmarks.knee, {}
-    if hip is not None:
-        out = {
-            "head_center": hip.head.center_mm,
-            "neck_center": hip.neck.point_mm,
-            "greater_trochanter": hip.greater_trochanter_mm,
-            "lesser_trochanter": hip.lesser_trochanter_mm,
-            "trochanter_base": hip.trochanter_base_mm,
-        }
-    if knee is not None:
-        out["notch"] = knee.center_mm
-        for end, at in (("medial", 0), ("lateral", 1)):
-            out[f"posterior_{end}"] = knee.posterior_mm[at]
-            out[f"distal_{end}"] = knee.distal_mm[at]
-            out[f"epicondyle_{end}"] = knee.epicondyles_mm[at]
-            out[f"condyle_center_{end}"] = knee.spheres[at].center_mm
-    if landmarks.ends_mm is not None:
-        out["top"], out["bottom"] = landmarks.ends_mm
-    return {name: point for name, point in out.items() if point is not None}
 
 
 def perturbed(bone: Bone, spacing_mm, which: list[Pose], seed: int = 0) -> Iterator:

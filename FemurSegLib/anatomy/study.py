@@ -17,10 +17,10 @@ from FemurSegLib.sides import SIDES
 
 from .bone import Bone
 from .knee import condylar_axes
-from .landmarks import find_landmarks
+from .landmarks import find_landmarks, landmark_points
 from .measurements import measure
 from .regions import label_regions, region_volumes
-from .stability import landmark_points, perturbed, poses, voxelize
+from .stability import perturbed, poses, voxelize
 
 BARRED = (
     "head_center_mm",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -10,9 +12,9 @@ from anatomy.toy_femur import CONDYLE_RADIUS, HEAD_RADIUS, toy_femur
 from scipy.spatial.transform import Rotation
 
 from FemurSegLib.anatomy.bone import Bone
-from FemurSegLib.anatomy.landmarks import find_landmarks
-from FemurSegLib.anatomy.measurements import NAMES, measure
-from FemurSegLib.anatomy.stability import landmark_points, perturbed, poses
+from FemurSegLib.anatomy.landmarks import find_landmarks, landmark_points
+from FemurSegLib.anatomy.measurements import NAMES, measure, numbers_from_landmarks, points_of
+from FemurSegLib.anatomy.stability import perturbed, poses
 from FemurSegLib.sides import LEFT, RIGHT
 
 SPACING = (1.2, 1.2, 1.5)
@@ -184,3 +186,50 @@ def test_tangent_points_lie_on_the_shape_model_s_own_articular_surface(shapes):
         assert np.linalg.norm(articular - point, axis=1).min() < 3.0
     off = np.linalg.norm(head - landmarks.hip.head.center_mm, axis=1) - landmarks.hip.head.radius_mm
     assert np.median(np.abs(off)) < 0.6
+
+
+# Numbers from points alone
+
+
+def test_numbers_follow_from_the_points_alone_on_both_sides():
+    bone, landmarks, _ = toy()
+    for each in (landmarks, find_landmarks(bone.mirrored())):
+        measured = {k: m.value for k, m in measure(each).items() if m.value is not None}
+        numbers = numbers_from_landmarks({k: list(p) for k, p in landmark_points(each).items()}, each.side)
+        assert set(numbers) == {k for k in NAMES if points_of(k)}
+        assert numbers == pytest.approx({k: measured[k] for k in numbers})
+
+
+def test_points_that_are_moved_change_what_follows_from_them_and_nothing_else():
+    _, landmarks, _ = toy()
+    points = landmark_points(landmarks)
+    before = numbers_from_landmarks(points, RIGHT)
+    moved = points | {"top": points["top"] + 10 * landmarks.mechanical.direction}
+    after = numbers_from_landmarks(moved, RIGHT)
+    assert {k for k in before if abs(after[k] - before[k]) > 1e-9} == {"length_mm"}
+    turned = points | {"neck_center": points["neck_center"] + 5 * landmarks.hip.posterior}
+    after = numbers_from_landmarks(turned, RIGHT)
+    changed = {k for k in before if abs(after[k] - before[k]) > 1e-9}
+    assert changed == {k for k in NAMES if "neck_center" in points_of(k)}
+    assert after["anteversion_deg"] > before["anteversion_deg"] + 5
+
+
+def test_a_number_whose_points_are_missing_or_coincide_is_left_out():
+    points = landmark_points(toy()[1])
+    del points["notch"]
+    points["neck_center"] = points["head_center"]
+    numbers = numbers_from_landmarks(points, RIGHT)
+    assert not set(numbers) & {"mldfa_deg", "anteversion_deg", "mechanical_length_mm"}
+    assert "offset_mm" in numbers and "neck_shaft_angle_deg" not in numbers
+    assert numbers_from_landmarks({}, RIGHT) == {}
+    assert numbers_from_landmarks({"top": (0, 0, 450), "bottom": (0, 0, 0)}, LEFT) == {"length_mm": 450.0}
+
+
+def test_the_numbers_need_nothing_but_numpy():
+    code = (
+        "import sys\nfrom FemurSegLib.anatomy.measurements import numbers_from_landmarks as f\n"
+        "f({'top': (0, 0, 3), 'bottom': (0, 1, 0), 'head_center': (1, 1, 1)}, 'left_femur')\n"
+        "print([m for m in ('torch', 'vtkmodules', 'SimpleITK', 'scipy', 'PIL') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
