@@ -54,13 +54,15 @@ def segment_femurs(
     regions: dict[str, Region] | None = None,
     models_folder: Path | str | None = None,
     margin_mm: float = MARGIN_MM,
+    keep_probability: bool = False,
     progress: events.Listener = events.ignore,
 ) -> Segmentation:
     """Both femora of a CT.
 
     volume: as read, int16 HU, any orientation. sides: which femora to segment. regions: by side, in oriented voxel
     coordinates, as drawn by a user; given, nothing is looked for, and nothing outside them is segmented. margin_mm:
-    context added around a region. progress: listener for events.
+    context added around a region. keep_probability: the result tells how sure the network is of each voxel.
+    progress: listener for events.
     Raises NoFemurError where none is found, ModelError where weights are missing, damaged or do not fit,
     MemoryExhaustedError.
     """
@@ -87,7 +89,8 @@ def segment_femurs(
         raise _no_femur(localization, sides)
 
     labels = np.zeros(oriented.grid.shape, np.uint8)
-    confidence, findings = {}, [f for f in localization.warnings if f.side is None or f.side in sides]
+    confidence, probability = {}, {}
+    findings = [f for f in localization.warnings if f.side is None or f.side in sides]
     bar = _Bar(progress, found)
     for side, region in found.items():
         others = [other for name, other in localization.regions.items() if name != side]
@@ -98,6 +101,8 @@ def segment_femurs(
         if problem:
             findings = [f for f in findings if f.side != side] + [problem]
             continue
+        if keep_probability:
+            probability[side] = mask.place, mask.probability()
         cut = _faces_touched(labels, LABELS[side])
         found[side] = replace(region, cut=cut)
         findings = [f for f in findings if (f.code, f.side) != ("femur_cut", side)]  # the mask knows better
@@ -119,6 +124,7 @@ def segment_femurs(
         seconds=clock.seconds,
         device=str(runner.device),
         models=used,
+        probability=probability,
     )
 
 
@@ -152,6 +158,12 @@ class _Mask:
     place: tuple[tuple[int, int], ...]
     body: Body
     complete: bool
+
+    def probability(self) -> np.ndarray:
+        """Of this one body, holes filled, on the voxels of the box: float32 (k, j, i)."""
+        from FemurSegLib.segmentation.inference import to_shape
+
+        return to_shape(self.body.field, self.voxels.shape)
 
 
 def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool, runner, report):

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -62,7 +62,8 @@ class Segmentation:
 
     `labels`: uint8 (k, j, i) on `grid`, the grid of the CT as it was read. `radiographs`: coronal and axial.
     `confidence`: 0..1 by side. `findings`: all there is to tell, those of the localization included.
-    `seconds`: by stage. `models`: the weights that were used.
+    `seconds`: by stage. `models`: the weights that were used. `probability`: where it was asked for, by side: a box
+    of the oriented CT (a range for k, j and i) and float32 (k, j, i) in it, of this one body.
     """
 
     labels: np.ndarray
@@ -74,6 +75,7 @@ class Segmentation:
     seconds: dict[str, float]
     device: str
     models: list[Model]
+    probability: dict[str, tuple[tuple[tuple[int, int], ...], np.ndarray]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,16 @@ def test_both_masks_come_back_voxel_for_voxel(run):
     assert set(result.confidence) == {RIGHT, LEFT}
 
 
+def test_the_probability_comes_where_it_is_asked_for_and_agrees_with_the_mask(run):
+    hu, labels = bones()
+    assert run(Volume(hu, GRID), both()).probability == {}
+    found = run(Volume(hu, GRID), both(), keep_probability=True).probability
+    assert set(found) == {RIGHT, LEFT}
+    for value, side in ((1, RIGHT), (2, LEFT)):
+        place, probability = found[side]
+        assert np.array_equal(probability > 0.5, labels[tuple(slice(a, b) for a, b in place)] == value)
+
+
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (-1, -1, -1), (1, -1, 1)])
 def test_however_the_file_lies_the_right_femur_is_the_patients(run, axes, flips):
