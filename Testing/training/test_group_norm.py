@@ -31,7 +31,7 @@ def test_slopes_are_those_of_pytorch(shape, layout):
 
 def test_a_whole_network_in_bfloat16_is_as_near_to_single_precision_and_keeps_its_weights():
     torch.manual_seed(0)
-    network = build_network("segresnet").to(memory_format=torch.channels_last_3d)
+    network = build_network("segresnet").to(memory_format=torch.channels_last_3d).eval()  # no dropout
     names = list(network.state_dict())
     image = torch.rand(1, 1, 32, 32, 32).contiguous(memory_format=torch.channels_last_3d)
 
