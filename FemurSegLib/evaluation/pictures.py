@@ -56,9 +56,7 @@ def _row(ct: Volume, result, reference, box, words: str) -> np.ndarray:
     at = [(1, _heaviest(result, reference, box, 1)), (2, _heaviest(result, reference, box, 2))]
     at += [(0, round(k.start + part * (k.stop - 1 - k.start))) for part in sorted(AXIAL_PARTS, reverse=True)]
     panels = [_panel(ct, result, reference, box, axis, index) for axis, index in at]
-    height = max(p.shape[0] for p in panels)
-    panels = [cv2.copyMakeBorder(p, 0, height - p.shape[0], 0, 6, cv2.BORDER_CONSTANT) for p in panels]
-    row = np.hstack(panels)
+    row = _beside(panels)
     _write(row, words, (8, 20), (235, 235, 235))
     return row
 
@@ -108,3 +106,35 @@ def _panel(ct: Volume, result, reference, box, axis: int, index: int) -> np.ndar
 def _write(picture, words: str, at, color) -> None:
     cv2.putText(picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 3, cv2.LINE_AA)
     cv2.putText(picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
+
+
+def draw_slices(path: Path, ct: Volume, labels: Volume, title: str = "", count: int = 15) -> None:
+    """Writes a PNG to look a labelmap over: a coronal, a sagittal and `count` axial slices from foot to head.
+
+    Both volumes on one grid, any orientation; undecided voxels are outlined too. Axial slices span the labels,
+    or the whole CT where there is none.
+    """
+    ct, labels = ct.oriented(), labels.oriented()
+    box = bounds((labels.voxels > 0).astype(np.uint8), 1)
+    box = box or tuple(slice(0, n) for n in ct.grid.shape)
+    long = [(1, _heaviest(labels, None, box, 1)), (2, _heaviest(labels, None, box, 2))]
+    heights = np.unique(np.linspace(box[0].start, box[0].stop - 1, count).round().astype(int))
+    rows = [_beside([_panel(ct, labels, labels, box, axis, at) for axis, at in long])]
+    axial = []
+    for k in heights:
+        axial.append(_panel(ct, labels, labels, box, 0, int(k)))
+        _write(axial[-1], f"slice {k}", (4, 16), (235, 235, 235))
+    rows += [_beside(axial[n : n + 5]) for n in range(0, len(axial), 5)]
+    width = max(row.shape[1] for row in rows)
+    rows = [cv2.copyMakeBorder(r, 0, 6, 0, width - r.shape[1], cv2.BORDER_CONSTANT) for r in rows]
+    head = np.zeros((34, width, 3), np.uint8)
+    _write(head, title, (8, 23), (235, 235, 235))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.vstack([head, *rows]))
+
+
+def _beside(panels) -> np.ndarray:
+    height = max(p.shape[0] for p in panels)
+    return np.hstack(
+        [cv2.copyMakeBorder(p, 0, height - p.shape[0], 0, 6, cv2.BORDER_CONSTANT) for p in panels]
+    )
