@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             nothing = "; nothing was written" if args.command == "segment" else ""  # others keep what is whole
             return _fail(CancelledError(f"Stopped{nothing}."), report)
+        except BrokenPipeError:  # who read the table has seen enough, as `head` does
+            return 0
         except MemoryError:
             hint = "Close other programs, or cut the CT to the legs."
             return _fail(MemoryExhaustedError("The main memory does not suffice.", hint), report)
@@ -100,9 +102,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     for stage, value in segmentation.seconds.items():
         seconds[stage] = seconds.get(stage, 0) + value
     segmentation.seconds = seconds
-    folder = write_result(
-        args.out, segmentation, source=os.path.abspath(args.ct), started=started, listener=report
-    )
+    folder = write_result(args.out, segmentation, source=os.path.abspath(args.ct), started=started, listener=report)
     report(progress.finished(folder))
     return 0
 
@@ -147,15 +147,11 @@ def _add_segment(commands) -> None:
         epilog=f"exit codes:\n{exit_codes()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a folder with one DICOM series"
-    )
+    parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a folder with one DICOM series")
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder for the result: new, empty, or an earlier one"
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="default: auto"
-    )
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="default: auto")
     parser.add_argument(
         "--side", choices=tuple(SIDE_CHOICES), default="both", help="the patient's side; default: both"
     )
@@ -319,12 +315,7 @@ def _stoppable() -> Iterator[None]:
 def _prefer_huge_pages() -> None:
     """Start this process anew with huge pages for malloc, which must be asked for then: faster on a CPU."""
     heavy = len(sys.argv) > 1 and sys.argv[1] in ("segment", "train", "evaluate", "phantom")
-    if (
-        not sys.platform.startswith("linux")
-        or not heavy
-        or "GLIBC_TUNABLES" in os.environ
-        or not sys.executable
-    ):
+    if not sys.platform.startswith("linux") or not heavy or "GLIBC_TUNABLES" in os.environ or not sys.executable:
         return
     environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     with contextlib.suppress(OSError):

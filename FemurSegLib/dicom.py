@@ -93,13 +93,14 @@ def read_series(path) -> Volume:
 
 
 def find_series(path) -> list[Series]:
-    """All CT series below a folder, or the one of a file. Raises InputError if none is, saying what is."""
+    """All CT series below a folder, or the one of a file in its own folder. Raises InputError if none is, saying what is."""
     path = Path(path)
-    wanted = None
+    wanted, files = None, _files(path)
     if path.is_file():
         wanted, path = _header(path), path.parent
+        files = (file for file in _files(path) if file.parent == path)
     found, names, others = defaultdict(list), {}, set()
-    for file in _files(path):
+    for file in files:
         header = _header(file)
         if header is None or (wanted and header.get("SeriesInstanceUID") != wanted.get("SeriesInstanceUID")):
             continue
@@ -120,8 +121,10 @@ def choose_series(candidates: list[Series], path: Path) -> Series:
     """The axial series with most slices; of equals the one with the lowest number. Raises InputError."""
     best = min(candidates, key=lambda one: (not one.is_axial, -len(one.slices), one.number, one.uid))
     if len(best.slices) < SMALLEST_SERIES:
-        raise InputError(f"The longest CT series in {path} has only {len(best.slices)} slices.",
-                         "Choose the folder with the CT volume itself, not a scout or a single slice.")
+        raise InputError(
+            f"The longest CT series in {path} has only {len(best.slices)} slices.",
+            "Choose the folder with the CT volume itself, not a scout or a single slice.",
+        )
     return best
 
 
@@ -135,8 +138,7 @@ def arrange(series: Series) -> tuple[list[Slice], Grid]:
         ("orientations", [item.orientation for item in slices], 1e-3),
     ):
         if np.abs(np.subtract(values, values[0])).max() > tolerance:
-            raise _fault(series, f"mixes slices of different {name}",
-                         "Export each CT series to its own folder.")
+            raise _fault(series, f"mixes slices of different {name}", "Export each CT series to its own folder.")
     row, column = np.reshape(first.orientation, (2, 3))
     products = [row @ row, column @ column, row @ column]
     if not np.allclose(products, [1, 1, 0], atol=ORTHOGONAL) or min(first.spacing) <= 0:
@@ -157,20 +159,30 @@ def _even_step(series: Series, along: np.ndarray) -> float:
     doubled = np.flatnonzero(steps < 1e-3)
     if len(doubled):
         place = along[doubled[0]]
-        raise _fault(series, f"has {len(doubled)} slices at the same place as another (at {place:.1f} mm)",
-                     "It may hold two acquisitions or phases: export them to separate folders.")
+        raise _fault(
+            series,
+            f"has {len(doubled)} slices at the same place as another (at {place:.1f} mm)",
+            "It may hold two acquisitions or phases: export them to separate folders.",
+        )
     usual = float(np.median(steps))
     gaps = np.flatnonzero(steps > GAP * usual)
     if len(gaps):
-        places = ", ".join(f"{steps[at]:.1f} mm between {along[at]:.1f} and {along[at + 1]:.1f} mm"
-                           for at in gaps[:3])
+        places = ", ".join(
+            f"{steps[at]:.1f} mm between {along[at]:.1f} and {along[at + 1]:.1f} mm" for at in gaps[:3]
+        )
         more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
-        raise _fault(series, f"lacks slices: gaps of {places}{more}, where slices are {usual:.2f} mm apart",
-                     "Export the whole series again.")
+        raise _fault(
+            series,
+            f"lacks slices: gaps of {places}{more}, where slices are {usual:.2f} mm apart",
+            "Export the whole series again.",
+        )
     even = np.linspace(along[0], along[-1], len(along))
     if np.abs(along - even).max() > UNEVEN * usual:
-        raise _fault(series, f"has unevenly spaced slices ({steps.min():.2f} to {steps.max():.2f} mm apart)",
-                     "Ask for a reconstruction with one slice distance.")
+        raise _fault(
+            series,
+            f"has unevenly spaced slices ({steps.min():.2f} to {steps.max():.2f} mm apart)",
+            "Ask for a reconstruction with one slice distance.",
+        )
     return float((along[-1] - along[0]) / (len(along) - 1))
 
 
@@ -183,10 +195,16 @@ def _check_upright(series: Series, positions: np.ndarray, normal: np.ndarray, pi
     straight = np.outer(np.linspace(0, 1, len(positions)), sideways[-1])
     if np.linalg.norm(sideways - straight, axis=1).max() <= SIDEWAYS * pixel_mm:
         angle = np.degrees(np.arctan2(drift[-1], offsets[-1] @ normal))
-        raise _fault(series, f"was scanned with the gantry tilted by {angle:.1f} degrees",
-                     "Resample it to an upright grid first, for example when 3D Slicer offers to on import.")
-    raise _fault(series, f"has slices that are shifted sideways by up to {drift.max():.1f} mm",
-                 "It may hold two scans with the table moved: export them to separate folders.")
+        raise _fault(
+            series,
+            f"was scanned with the gantry tilted by {angle:.1f} degrees",
+            "Resample it to an upright grid first, for example when 3D Slicer offers to on import.",
+        )
+    raise _fault(
+        series,
+        f"has slices that are shifted sideways by up to {drift.max():.1f} mm",
+        "It may hold two scans with the table moved: export them to separate folders.",
+    )
 
 
 def _normal(item: Slice) -> np.ndarray:
@@ -251,6 +269,7 @@ def _why_not_a_slice(header: pydicom.Dataset, path: Path) -> str:
 
 def _slices(header: pydicom.Dataset, path: Path) -> list[Slice]:
     """The one slice of a plain image, or those of each frame of an enhanced one (PS3.3 C.7.6.16)."""
+
     def numbers(frame, sequence, name):
         return tuple(float(value) for value in functional_group(header, frame, sequence)[name].value)
 
@@ -258,12 +277,16 @@ def _slices(header: pydicom.Dataset, path: Path) -> list[Slice]:
     uid = str(header.get("SOPInstanceUID") or path)
     try:
         return [
-            Slice(path, frame, f"{uid} {frame}",
-                  numbers(frame, "PlanePositionSequence", "ImagePositionPatient"),
-                  numbers(frame, "PlaneOrientationSequence", "ImageOrientationPatient"),
-                  numbers(frame, "PixelMeasuresSequence", "PixelSpacing"), size)
+            Slice(
+                path,
+                frame,
+                f"{uid} {frame}",
+                numbers(frame, "PlanePositionSequence", "ImagePositionPatient"),
+                numbers(frame, "PlaneOrientationSequence", "ImageOrientationPatient"),
+                numbers(frame, "PixelMeasuresSequence", "PixelSpacing"),
+                size,
+            )
             for frame in range(int(header.get("NumberOfFrames") or 1))
         ]
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path} has a frame without a position.",
-                         "Export it as single-frame CT.") from error
+        raise InputError(f"{path} has a frame without a position.", "Export it as single-frame CT.") from error

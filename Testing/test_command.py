@@ -102,6 +102,22 @@ def test_every_room_adds_its_commands():
     assert "segment" in parser.format_help()
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault(tmp_path):
+    """What `femurseg evaluate ... | head -1` does: more is printed than a pipe holds, and nobody reads it."""
+    program = (
+        "import sys\nfrom FemurSegLib import command\n"
+        "command._in_room = lambda args, stdout: [print('a line', file=stdout) for _ in range(100_000)]\n"
+        "sys.exit(command.main(['phantom', '--out', 'x', '--shapes', 'y']))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout.readline() == "a line\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 0
+
+
 # A run
 
 
@@ -141,9 +157,7 @@ def test_json_progress_is_one_event_a_line_whatever_libraries_print(ct, pipeline
     assert {event["event"] for event in events} == {"progress", "warning", "result"}
     stages = [event["stage"] for event in events if event["event"] == "progress"]
     assert [stage for at, stage in enumerate(stages) if stage not in stages[:at]] == list(progress.STAGES)
-    assert all(
-        event["message"] and 0 <= event["fraction"] <= 1 for event in events if event["event"] == "progress"
-    )
+    assert all(event["message"] and 0 <= event["fraction"] <= 1 for event in events if event["event"] == "progress")
     assert events[-1] == {"event": "result", "folder": str(tmp_path / "out")}
     assert "a library says hello" in printed.err and "so does a program" in printed.err
 
@@ -184,9 +198,7 @@ def test_no_ct_is_one_line_on_stderr_and_exit_code_3(pipeline, tmp_path, capfd):
     assert run("segment", tmp_path / "nowhere.nii", "--out", tmp_path / "out", "--progress", "none") == 3
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert (
-        printed.err.startswith("femurseg: ") and printed.err.count("\n") == 1 and "nowhere.nii" in printed.err
-    )
+    assert printed.err.startswith("femurseg: ") and printed.err.count("\n") == 1 and "nowhere.nii" in printed.err
     assert os.listdir(tmp_path) == []
 
 
@@ -321,9 +333,7 @@ def test_a_heavy_command_starts_with_huge_pages_and_the_same_arguments(monkeypat
 
 
 def test_fractions_grow_from_stage_to_stage_up_to_the_whole():
-    fractions = [
-        progress.progress(stage, part)["fraction"] for stage in progress.STAGES for part in (0, 0.5, 1)
-    ]
+    fractions = [progress.progress(stage, part)["fraction"] for stage in progress.STAGES for part in (0, 0.5, 1)]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0, 1)
 

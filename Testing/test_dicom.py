@@ -47,8 +47,9 @@ def patient(lps) -> np.ndarray:
     return np.select([near_right, near_front], [1200, 600], background)
 
 
-def a_slice(position, orientation=HFS, series="1.2.3", *, slope=1.0, intercept=-1024.0, unsigned=True,
-            **changes) -> Dataset:
+def a_slice(
+    position, orientation=HFS, series="1.2.3", *, slope=1.0, intercept=-1024.0, unsigned=True, **changes
+) -> Dataset:
     """One slice of the patient, 10 x 12 pixels from `position` (LPS of the first) on."""
     row, column = np.reshape(orientation, (2, 3))
     rows, columns = np.mgrid[:ROWS, :COLUMNS][..., None]
@@ -138,10 +139,15 @@ def test_the_order_and_names_of_files_mean_nothing(tmp_path):
     assert_is_the_patient(volume)
 
 
-@pytest.mark.parametrize("orientation", [
-    HFS, (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1),
-    tuple(Rotation.from_euler("zyx", (20, 10, -15), degrees=True).as_matrix()[:2].ravel()),
-])
+@pytest.mark.parametrize(
+    "orientation",
+    [
+        HFS,
+        (0, 1, 0, 0, 0, -1),
+        (1, 0, 0, 0, 0, -1),
+        tuple(Rotation.from_euler("zyx", (20, 10, -15), degrees=True).as_matrix()[:2].ravel()),
+    ],
+)
 def test_grid_and_voxels_agree_with_simpleitk(tmp_path, orientation):
     row, column = np.reshape(orientation, (2, 3))
     folder = save_series(a_series(orientation, shift=np.cross(row, column) * STEP), tmp_path)
@@ -167,9 +173,16 @@ def test_a_real_feet_first_series_equals_its_nifti(shared_data, case):
 def test_an_enhanced_ct_is_sorted_by_the_positions_of_its_frames(tmp_path):
     slices = a_series()
     frames = [slices[at] for at in (3, 0, 7, 1, 6, 2, 5, 4)]
-    dataset = a_slice(first_position(), SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=SLICES,
-                      ImagePositionPatient=None, ImageOrientationPatient=None, PixelSpacing=None,
-                      RescaleSlope=None, RescaleIntercept=None)
+    dataset = a_slice(
+        first_position(),
+        SOPClassUID=EnhancedCTImageStorage,
+        NumberOfFrames=SLICES,
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+        PixelSpacing=None,
+        RescaleSlope=None,
+        RescaleIntercept=None,
+    )
     dataset.PixelData = b"".join(frame.PixelData for frame in frames)
 
     def group(sequence, source, *names):
@@ -221,6 +234,8 @@ def test_the_axial_series_with_most_slices_is_taken_from_a_whole_study(tmp_path)
 def test_one_file_stands_for_its_series(tmp_path):
     save_series(a_series(), tmp_path, [f"long{at}" for at in range(SLICES)])
     save_series(a_series(count=5, series="1.2.4"), tmp_path, [f"short{at}" for at in range(5)])
+    (tmp_path / "other").mkdir()  # a copy of the series elsewhere is not asked for
+    save_series(a_series(count=8, series="1.2.4"), tmp_path / "other")
     volume = read_ct(tmp_path / "short3")
     assert volume.grid.shape == (5, ROWS, COLUMNS)
     assert_is_the_patient(volume)
@@ -247,10 +262,17 @@ def test_a_file_that_is_there_twice_counts_once(tmp_path):
 # --- pixels ---
 
 
-@pytest.mark.parametrize("options", [
-    {"syntax": ImplicitVRLittleEndian}, {"syntax": DeflatedExplicitVRLittleEndian},
-    {"unsigned": False, "intercept": 0.0}, {"slope": 0.5, "intercept": -1024.5}, {"intercept": -8192.0},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"syntax": ImplicitVRLittleEndian},
+        {"syntax": DeflatedExplicitVRLittleEndian},
+        {"unsigned": False, "intercept": 0.0},
+        {"slope": 0.5, "intercept": -1024.5},
+        {"intercept": -8192.0},
+    ],
+    ids=str,
+)
 def test_uncompressed_pixels_become_hounsfield_units(tmp_path, options):
     assert_is_the_patient(read_ct(save_series(a_series(**options), tmp_path)))
 
@@ -286,6 +308,7 @@ def compressed_by_itk(name):
         assert name == "JPEG" or "2000" in encoded.file_meta.TransferSyntaxUID.name
         dataset.file_meta.TransferSyntaxUID = encoded.file_meta.TransferSyntaxUID
         dataset["PixelData"] = encoded["PixelData"]
+
     return compress
 
 
@@ -293,8 +316,11 @@ def run_length(dataset, _folder):
     dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
 
 
-@pytest.mark.parametrize("compress", [run_length, compressed_by_itk("JPEG"), compressed_by_itk("JPEG2000")],
-                         ids=["RLE", "JPEG lossless", "JPEG 2000 lossless"])
+@pytest.mark.parametrize(
+    "compress",
+    [run_length, compressed_by_itk("JPEG"), compressed_by_itk("JPEG2000")],
+    ids=["RLE", "JPEG lossless", "JPEG 2000 lossless"],
+)
 def test_losslessly_compressed_pixels_are_read_exactly(tmp_path, compress):
     slices = a_series(unsigned=False, intercept=-24.0)
     for dataset in slices:
@@ -308,8 +334,9 @@ def test_lossily_compressed_pixels_are_read_nearly(tmp_path):
     for dataset in slices:
         buffer = io.BytesIO()
         pixels = np.frombuffer(dataset.PixelData, "u2").reshape(ROWS, COLUMNS)
-        Image.fromarray(pixels).save(buffer, "JPEG2000", no_jp2=True, irreversible=True, quality_mode="dB",
-                                     quality_layers=[90])
+        Image.fromarray(pixels).save(
+            buffer, "JPEG2000", no_jp2=True, irreversible=True, quality_mode="dB", quality_layers=[90]
+        )
         dataset.file_meta.TransferSyntaxUID = JPEG2000
         dataset.PixelData = encapsulate([buffer.getvalue()])
     volume = read_ct(save_series(slices, tmp_path / "lossy"))
@@ -342,9 +369,7 @@ def phases():
 
 
 def moved_table():
-    return a_series(count=4) + [
-        a_slice(first_position() + np.array((25.0, 0, STEP * k))) for k in range(4, SLICES)
-    ]
+    return a_series(count=4) + [a_slice(first_position() + np.array((25.0, 0, STEP * k))) for k in range(4, SLICES)]
 
 
 def tilted():
