@@ -23,7 +23,8 @@ STAGES = {
     "radiographs": (0.10, "Making the radiographs"),
     "detect": (0.13, "Looking for the femora"),
     "segment": (0.18, "Segmenting the femora"),
-    "clean": (0.84, "Cleaning the masks"),
+    "clean": (0.80, "Cleaning the masks"),
+    "anatomy": (0.81, "Reading the bones"),
     "surfaces": (0.90, "Making the surfaces"),
     "write": (0.95, "Writing the result"),
 }

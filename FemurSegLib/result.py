@@ -36,9 +36,14 @@ if TYPE_CHECKING:
     from .localization.radiograph import Radiograph
     from .localization.region import Localization
     from .models import Model
+    from .segmentation.confidence import Evidence
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Versions that `read_result` reads. 2 added what the bone tells (`anatomy` of a femur) and the CT's hash."""
 DOCUMENT = "result.json"
+REPORT = "report.html"
+"""What `femurseg report` adds to a folder; a new run in the same folder takes it away."""
 FILES = {
     "labelmap": "femurs.nii.gz",
     "segmentation": "femurs.seg.nrrd",
@@ -61,9 +66,12 @@ class Segmentation:
     """Both femora in one CT, as the pipeline returns them.
 
     `labels`: uint8 (k, j, i) on `grid`, the grid of the CT as it was read. `radiographs`: coronal and axial.
-    `confidence`: 0..1 by side. `findings`: all there is to tell, those of the localization included.
+    `confidence`: 0..1 by side, the probability that the mask is a good one (segmentation/confidence.py); without a
+    calibration there is none. `findings`: all there is to tell, those of the localization included.
     `seconds`: by stage. `models`: the weights that were used. `probability`: where it was asked for, by side: a box
-    of the oriented CT (a range for k, j and i) and float32 (k, j, i) in it, of this one body.
+    of the oriented CT (a range for k, j and i) and float32 (k, j, i) in it, of this one body. `evidence`: by side,
+    what the confidence was made of. `anatomy`: by side, what the bone tells (anatomy/record.py). `ct_sha256`: of
+    the CT's voxels (`volume_sha256`).
     """
 
     labels: np.ndarray
@@ -75,7 +83,10 @@ class Segmentation:
     seconds: dict[str, float]
     device: str
     models: list[Model]
+    anatomy: dict[str, dict] = field(default_factory=dict, repr=False)
+    ct_sha256: str = ""
     probability: dict[str, tuple[tuple[tuple[int, int], ...], np.ndarray]] = field(default_factory=dict, repr=False)
+    evidence: dict[str, Evidence] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ def check_folder(folder: Path | str) -> Path:
                     f"{folder} is a file, not a folder.", "Choose another folder for the result."
                 )
             names = {entry.name for entry in folder.iterdir()} - _OF_THE_SYSTEM
-            strange = sorted(names - {DOCUMENT, *FILES.values()})
+            strange = sorted(names - {DOCUMENT, REPORT, *FILES.values()})
             if strange:
                 raise OutputError(
                     f"{folder} holds something else than a result ({strange[0]}), and is left as it is.",
@@ -168,7 +179,7 @@ def read_result(folder: Path | str) -> Result:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not a result folder: its {DOCUMENT} cannot be read.") from error
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(document, dict) or document.get("schema_version") not in READABLE:
         raise InputError(
             f"{folder / DOCUMENT} is not a result of this version of FemurSeg.", "Run the segmentation again."
         )
@@ -181,6 +192,17 @@ def validate(document: dict) -> None:
 
     schema = json.loads(Path(__file__).with_name("result.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(document)
+
+
+def volume_sha256(voxels: np.ndarray) -> str:
+    """SHA-256 of a CT's voxels as they were read: int16 HU, little endian, slice by slice (k, j, i). The same for
+    one CT in several file formats, where these keep the order of the axes."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for part in voxels:
+        digest.update(part.astype("<i2", order="C", copy=False).data)
+    return digest.hexdigest()
 
 
 def peak_memory_gb() -> float | None:
@@ -234,7 +256,11 @@ def _write_files(folder: Path, segmentation: Segmentation, source, started, list
         "schema_version": SCHEMA_VERSION,
         "femurseg_version": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "input": {"path": str(source), **_grid_entry(segmentation.grid)},
+        "input": {
+            "path": str(source),
+            "sha256": segmentation.ct_sha256 or None,
+            **_grid_entry(segmentation.grid),
+        },
         "femurs": {
             side: _femur_entry(segmentation, side, surfaces.get(side), extents.get(side), boxes[side])
             for side in sides.SIDES
@@ -244,7 +270,7 @@ def _write_files(folder: Path, segmentation: Segmentation, source, started, list
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "peak_memory_gb": _rounded(peak_memory_gb(), 3),
         "device": segmentation.device,
-        "versions": _versions(),
+        "versions": versions(),
         "models": [{"name": m.name, "file": m.file, "sha256": m.sha256} for m in segmentation.models],
         "files": {key: name for key, name in FILES.items() if (folder / name).exists()},
     }
@@ -352,6 +378,7 @@ def _femur_entry(segmentation: Segmentation, side: str, shape, extent, boxes) ->
             for view, box in boxes.items()
         },
         "region": _region_entry(region, segmentation.grid.oriented()) if region else None,
+        "anatomy": segmentation.anatomy.get(side) if found else None,
     }
 
 
@@ -391,14 +418,15 @@ def _radiograph_entry(radiograph: Radiograph) -> dict:
     }
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": sys.version.split()[0]}
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that matter, where they are installed."""
+    found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return versions
+    return found
 
 
 def _rounded(value, digits: int):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from jsonschema import ValidationError
 from PIL import Image
 
 from FemurSegLib import pictures, result, sides, surface
+from FemurSegLib.anatomy.record import read_femurs
 from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.result import DOCUMENT, FILES, read_result, validate, write_result
 from FemurSegLib.volume import read_labelmap
@@ -52,6 +54,10 @@ def test_result_json_is_as_the_schema_says(written):
 def test_the_schema_refuses_a_result_that_is_not_so(written):
     document = json.loads(json.dumps(written.document))
     document["femurs"]["right_femur"]["volume_ml"] = "much"
+    with pytest.raises(ValidationError):
+        validate(document)
+    document = json.loads(json.dumps(written.document))
+    del document["femurs"]["left_femur"]["anatomy"]
     with pytest.raises(ValidationError):
         validate(document)
     document = json.loads(json.dumps(written.document))
@@ -170,7 +176,7 @@ def test_a_femur_that_is_not_there_is_said_to_be_so(tmp_path):
     document = read_result(folder).document
     validate(document)
     right = document["femurs"]["right_femur"]
-    assert not right["found"]
+    assert not right["found"] and right["anatomy"] is None
     assert [right[key] for key in ("volume_ml", "length_mm", "confidence", "region")] == [None] * 4
     assert right["boxes"] == {"coronal": None, "axial": None}
     assert "right_femur_stl" not in document["files"] and not (folder / "right_femur.stl").exists()
@@ -198,6 +204,42 @@ def test_reading_a_result_needs_neither_torch_nor_vtk_nor_simpleitk(written):
         [sys.executable, "-c", code, written.folder], capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+def test_a_result_of_version_1_is_still_read_and_as_the_schema_says(written, tmp_path):
+    document = json.loads(json.dumps(written.document))
+    document["schema_version"] = 1
+    del document["input"]["sha256"]
+    for femur in document["femurs"].values():
+        del femur["anatomy"]
+    validate(document)
+    (tmp_path / DOCUMENT).write_text(json.dumps(document))
+    assert read_result(tmp_path).document == document
+
+
+def test_what_the_bone_tells_is_written_and_as_the_schema_says(tmp_path, example):
+    volume, labels = two_femora()
+    read = read_femurs(labels, volume.grid, volume.voxels)
+    assert set(read.femurs) == set(sides.SIDES) and not read.findings
+    told = segmented(volume, labels)
+    told.anatomy, told.ct_sha256 = read.femurs, result.volume_sha256(volume.voxels)
+    document = read_result(write_result(tmp_path / "out", told)).document
+    validate(document)
+    for side in sides.SIDES:
+        anatomy = document["femurs"][side]["anatomy"]
+        assert anatomy == json.loads(json.dumps(read.femurs[side]))
+        assert anatomy["measurements"]["length_mm"]["reason"] == "no femoral head is there"
+    document["femurs"]["right_femur"]["anatomy"]["regions"]["head"]["volume_ml"] = "much"
+    with pytest.raises(ValidationError):
+        validate(document)
+
+
+def test_the_hash_of_a_ct_is_that_of_its_voxels_in_order():
+    voxels = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    told = hashlib.sha256(np.arange(24, dtype="<i2").tobytes()).hexdigest()
+    assert result.volume_sha256(voxels) == told
+    assert result.volume_sha256(np.asfortranarray(voxels)) == told
+    assert result.volume_sha256(voxels[::-1]) != told
 
 
 def test_a_folder_that_is_no_result_cannot_be_read(tmp_path):

@@ -1,28 +1,105 @@
-"""Everything read from one femur of a mask, as plain numbers for JSON, tables and markups."""
+"""Everything read from the femora of a mask, as plain numbers for JSON, tables and markups.
+
+anatomy = read_femurs(labels, grid, ct)
+anatomy.femurs["left_femur"]["measurements"]["anteversion_deg"]["value"]
+anatomy.findings                        # what could not be read, in words
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 import numpy as np
 
-from FemurSegLib.errors import InputError
+from FemurSegLib.errors import CancelledError, FemurSegError, InputError
+from FemurSegLib.findings import Finding
 from FemurSegLib.grid import Grid
+from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 
 from .bone import Bone
 from .fitting import Line
 from .landmarks import LANDMARK_NAMES, Landmarks, find_landmarks, landmark_points
 from .measurements import as_dict, measure
-from .regions import label_regions, region_volumes
+from .regions import REGION_NAMES, label_regions, region_volumes
 from .stability import spread
+
+METHODS = ("network", "threshold")
+"""Ways to tell cortex from inside: see `compartments.find_compartments`."""
+
+
+@dataclass
+class Anatomy:
+    """`femurs`: a record (`femur_record`) by side, of those that could be read; `findings`: what could not be."""
+
+    femurs: dict[str, dict] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+
+def read_femurs(
+    labels: np.ndarray,
+    grid: Grid,
+    ct: np.ndarray | None = None,
+    *,
+    sides: Iterable[str] = SIDES,
+    perturbations: int = 0,
+    compartments: str | None = None,
+    calibration=None,
+    device: str = "auto",
+) -> Anatomy:
+    """The records of all femora in a mask. Never fails for what a mask looks like: that becomes a finding.
+
+    labels: (k, j, i) uint8 on `grid`; ct: int16 Hounsfield units on it. perturbations: see `femur_record`.
+    compartments: how to tell cortex from inside (`METHODS`), None not to; needs `ct`. calibration: a
+    density.Calibration, for mineral densities. Raises InputError where the CT has another size.
+    """
+    if ct is not None and ct.shape != labels.shape:
+        raise InputError("The CT and the mask have different sizes.", "Give the CT that the mask was made from.")
+    out = Anatomy()
+    for side in sides:
+        part = _around(labels, grid, side)
+        if part is None:
+            continue
+        window, place = part
+        name = DISPLAY_NAMES[side].lower()
+        of_side = np.where(labels[window] == LABELS[side], LABELS[side], 0).astype(np.uint8)
+        hu = None if ct is None else ct[window]
+        cortex, why = None, "it was not asked for" if compartments is None else "no CT was given"
+        if compartments is not None and hu is not None:
+            cortex, why = _compartments(hu, of_side, place, calibration, device, compartments, out.findings, side)
+        try:
+            record = femur_record(of_side, place, side, hu, perturbations, cortex, calibration)
+        except (CancelledError, MemoryError):
+            raise
+        except Exception as error:  # the segmentation is worth more than what is read from it
+            words = f"The {name} was segmented, but its landmarks and angles could not be read ({_told(error)})."
+            out.findings.append(Finding("anatomy_unread", words, side))
+            continue
+        if cortex is None:
+            record["compartments"] = {"reason": why}
+        out.femurs[side] = record
+        if "side" in record["missing"]:
+            words = f"{record['missing']['side'].capitalize()}; check the sides."
+            out.findings.append(Finding("side_doubtful", words, side))
+    return out
 
 
 def femur_record(
-    labels: np.ndarray, grid: Grid, side: str, ct: np.ndarray | None = None, perturbations: int = 0
+    labels: np.ndarray,
+    grid: Grid,
+    side: str,
+    ct: np.ndarray | None = None,
+    perturbations: int = 0,
+    compartments=None,
+    calibration=None,
 ) -> dict:
-    """Landmarks (points and lines, LPS mm), measurements, regions, and reasons for what is missing.
+    """Landmarks (points and lines, LPS mm), measurements, regions, compartments, reasons for what is missing.
 
     labels: (k, j, i) uint8 on `grid`; ct: Hounsfield units on the same grid, for the mean of each region;
     perturbations: how many times everything is read again from a turned, mirrored or roughened mask (some
-    seconds each), to give each measurement and landmark its `sd` and `largest` change.
+    seconds each), to give each measurement and landmark its `sd` and `largest_change`.
+    compartments: of the same labels (compartments.find_compartments), for the cortical part of each region;
+    calibration: a density.Calibration, for densities.
     Raises InputError where the mask holds no femur of that side, or the CT has another size.
     """
     if ct is not None and ct.shape != labels.shape:
@@ -34,30 +111,81 @@ def femur_record(
         key: {"name": LANDMARK_NAMES[key], "position_lps_mm": _rounded(p)}
         for key, p in landmark_points(landmarks).items()
     }
-    regions = label_regions(labels, grid, landmarks)
-    within = None
-    if ct is not None:
-        lower = np.rint(grid.ijk(regions.grid.origin_mm)).astype(int)[::-1]
-        within = ct[tuple(slice(a, a + n) for a, n in zip(lower, regions.grid.shape, strict=True))]
-    volumes = region_volumes(regions, landmarks, ct=within)
     if perturbations:
         for key, each in spread(bone, grid.spacing_mm, perturbations).items():
             target = measurements.get(key) or points.get(key)
             target |= {"sd": round(each.sd, 3), "largest_change": round(each.largest, 3)}
-    return {
+    record = {
         "landmarks": points,
         "lines": {name: {"ends_lps_mm": [_rounded(e) for e in ends]} for name, ends in lines(landmarks).items()},
         "measurements": measurements,
-        "regions": {
-            name: {
-                "volume_ml": None if v.volume_ml is None else round(v.volume_ml, 3),
-                "mean_hu": None if v.mean_hu is None else round(v.mean_hu, 1),
-                "reason": v.reason or None,
-            }
-            for name, v in volumes.items()
-        },
+        "regions": _regions(labels, grid, landmarks, ct, compartments, calibration),
         "missing": landmarks.reasons,
     }
+    if compartments is not None:
+        record["compartments"] = compartments.femurs[side].as_dict()
+    return record
+
+
+def _regions(labels, grid, landmarks: Landmarks, ct, compartments, calibration) -> dict[str, dict]:
+    """{name: {name, volume_ml, mean_hu, density_mg_cm3, cortical_ml, reason}}; None where not known."""
+    regions = label_regions(labels, grid, landmarks)
+    lower = np.rint(grid.ijk(regions.grid.origin_mm)).astype(int)[::-1]
+    window = tuple(slice(a, a + n) for a, n in zip(lower, regions.grid.shape, strict=True))
+    volumes = region_volumes(regions, landmarks, ct=None if ct is None else ct[window])
+    cortical = {}
+    if compartments is not None:
+        from .compartments import COMPARTMENT_LABELS
+
+        cortex = compartments.labels[window] == COMPARTMENT_LABELS[landmarks.side, "cortical"]
+        cortical = region_volumes(regions, landmarks, within=cortex)
+    return {
+        key: {
+            "name": REGION_NAMES[key],
+            "volume_ml": _number(v.volume_ml, 3),
+            "mean_hu": _number(v.mean_hu, 1),
+            "density_mg_cm3": None
+            if calibration is None or v.mean_hu is None
+            else _number(calibration.density(v.mean_hu), 1),
+            "cortical_ml": _number(cortical[key].volume_ml, 3) if cortical else None,
+            "reason": v.reason or None,
+        }
+        for key, v in volumes.items()
+    }
+
+
+def _around(labels, grid: Grid, side: str):
+    """(window (k, j, i), its grid) around a femur, one voxel wider where the volume allows; or None."""
+    from FemurSegLib.surface import bounds
+
+    box = bounds(labels, LABELS[side])
+    if box is None:
+        return None
+    lower = [max(0, s.start - 1) for s in box]
+    upper = [min(n, s.stop + 1) for s, n in zip(box, labels.shape, strict=True)]
+    return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), grid.crop(lower, upper)
+
+
+def _compartments(ct, labels, grid, calibration, device, method, findings, side):
+    """(compartments, "") or (None, why there are none); what is doubtful about them is added to `findings`."""
+    name = DISPLAY_NAMES[side].lower()
+    try:
+        from .compartments import find_compartments
+
+        found = find_compartments(ct, labels, grid, calibration=calibration, device=device, method=method)
+    except (CancelledError, MemoryError):
+        raise
+    except Exception as error:
+        words = f"Cortex and marrow of the {name} could not be told apart ({_told(error)})."
+        findings.append(Finding("compartments_unread", words, side))
+        return None, _told(error)
+    findings.extend(found.findings)
+    return found, ""
+
+
+def _told(error: Exception) -> str:
+    text = str(error).rstrip(".") if isinstance(error, FemurSegError) else f"{type(error).__name__}: {error}"
+    return text[:1].lower() + text[1:] if isinstance(error, FemurSegError) else text
 
 
 def lines(landmarks: Landmarks) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -86,3 +214,7 @@ def _along(line: Line, first: float, last: float) -> tuple[np.ndarray, np.ndarra
 
 def _rounded(point: np.ndarray) -> list[float]:
     return [round(float(x), 3) for x in point]
+
+
+def _number(value, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits)

@@ -29,6 +29,16 @@ from .landmarks import Landmarks
 
 REGIONS = {"head": 1, "neck": 2, "trochanteric": 3, "intertrochanteric": 4, "shaft": 5, "distal": 6}
 """Value of each region in the labelmap of `label_regions`; 0 is background, or bone that has no region."""
+REGION_NAMES = {
+    "head": "Head",
+    "neck": "Neck",
+    "trochanteric": "Trochanteric",
+    "intertrochanteric": "Intertrochanteric",
+    "shaft": "Shaft",
+    "distal": "Distal",
+    "combination": "Neck, trochanteric and intertrochanteric",
+}
+"""Every region, and Deng's combination, by the name for people."""
 COMBINATION = ("neck", "trochanteric", "intertrochanteric")
 NECK_BOX_MM = 15.0
 BELOW_LESSER_TROCHANTER_MM = 10.0

@@ -1,0 +1,99 @@
+"""The record of both femora: what is in it, and that nothing in a mask makes it fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from anatomy.toy_femur import toy_femur
+
+from FemurSegLib.anatomy import record
+from FemurSegLib.anatomy.landmarks import LANDMARK_NAMES
+from FemurSegLib.anatomy.measurements import NAMES
+from FemurSegLib.anatomy.record import read_femurs
+from FemurSegLib.anatomy.regions import REGION_NAMES
+from FemurSegLib.errors import InputError
+from FemurSegLib.grid import Grid
+from FemurSegLib.sides import LEFT, RIGHT
+
+
+@pytest.fixture(scope="module")
+def femur():
+    """(labels, grid, CT): a right femur, a shell of 1000 HU about 3 mm thick, 100 HU inside."""
+    from scipy.ndimage import binary_erosion
+
+    labels, grid, _ = toy_femur(spacing_mm=(1.5, 1.5, 1.5))
+    ct = np.where(labels > 0, 1000, -100).astype(np.int16)
+    ct[binary_erosion(labels > 0, iterations=2)] = 100
+    return labels, grid, ct
+
+
+def test_a_record_holds_landmarks_lines_measurements_and_regions_by_known_names(femur):
+    labels, grid, ct = femur
+    read = read_femurs(labels, grid, ct)
+    assert set(read.femurs) == {RIGHT} and read.findings == []
+    right = read.femurs[RIGHT]
+    assert set(right["landmarks"]) <= set(LANDMARK_NAMES)
+    assert list(right["measurements"]) == list(NAMES)
+    assert set(right["regions"]) == set(REGION_NAMES)
+    assert right["compartments"] == {"reason": "it was not asked for"}
+    volumes = {name: region["volume_ml"] for name, region in right["regions"].items()}
+    whole = np.count_nonzero(labels) * 1.5**3 / 1000
+    assert sum(volumes[name] for name in volumes if name != "combination") == pytest.approx(whole, rel=0.001)
+    assert 100 < right["regions"]["head"]["mean_hu"] < 1000
+
+
+def test_cortex_gives_its_part_of_every_region_and_a_calibration_the_densities(femur):
+    from FemurSegLib.anatomy.density import Calibration
+
+    labels, grid, ct = femur
+    calibration = Calibration(0.8, -5.0)
+    right = read_femurs(labels, grid, ct, compartments="threshold", calibration=calibration).femurs[RIGHT]
+    told = right["compartments"]["compartments"]
+    parts = [region["cortical_ml"] for name, region in right["regions"].items() if name != "combination"]
+    assert sum(parts) == pytest.approx(told["cortical"]["volume_ml"], rel=0.002)
+    assert 0 < right["regions"]["neck"]["cortical_ml"] < right["regions"]["neck"]["volume_ml"]
+    assert told["cortical"]["mean_hu"] > told["inside"]["mean_hu"]
+    for part in (*told.values(), *right["regions"].values()):
+        assert part["density_mg_cm3"] == pytest.approx(0.8 * part["mean_hu"] - 5.0, abs=0.2)
+
+
+def test_a_fault_in_reading_one_femur_becomes_a_finding_and_loses_nothing_else(femur, monkeypatch):
+    labels, grid, _ = femur
+    both = np.concatenate([labels, 2 * labels[:, :, ::-1]], axis=2)
+    wide = Grid(both.shape, grid.spacing_mm, grid.origin_mm, grid.direction)
+    honest = record.find_landmarks
+
+    def fails(bone):
+        if bone.side == LEFT:
+            raise np.linalg.LinAlgError("SVD did not converge")
+        return honest(bone)
+
+    monkeypatch.setattr(record, "find_landmarks", fails)
+    read = read_femurs(both, wide)
+    assert set(read.femurs) == {RIGHT}
+    (finding,) = read.findings
+    assert (finding.code, finding.side) == ("anatomy_unread", LEFT) and "left femur" in finding.message
+
+
+def test_a_femur_labelled_with_the_wrong_side_becomes_a_warning(femur):
+    labels, grid, _ = femur
+    read = read_femurs(2 * labels, grid)
+    (finding,) = read.findings
+    assert (finding.code, finding.side) == ("side_doubtful", LEFT) and "wrong side" in finding.message
+    assert read.femurs[LEFT]["measurements"]["anteversion_deg"]["value"] is None
+
+
+@pytest.mark.parametrize("voxels", [1, 30, 3000])
+def test_crumbs_and_blocks_are_read_without_a_fault(voxels):
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels.reshape(-1)[:voxels] = 1
+    read = read_femurs(labels, Grid(labels.shape, (1, 1, 1), (0, 0, 0), np.eye(3)))
+    assert set(read.femurs) | {finding.side for finding in read.findings} == {RIGHT}
+    if read.femurs:
+        assert all(m["value"] is None and m["reason"] for m in read.femurs[RIGHT]["measurements"].values())
+
+
+def test_a_ct_of_another_size_is_refused(femur):
+    labels, grid, ct = femur
+    with pytest.raises(InputError, match="different sizes"):
+        read_femurs(labels, grid, ct[1:])
