@@ -71,11 +71,11 @@ def segment_femurs(
     oriented = volume.oriented()
     with clock("load"):
         from FemurSegLib.segmentation.inference import Runner, pick_device
-        from FemurSegLib.segmentation.network import build_network
+        from FemurSegLib.segmentation.network import build_network, trained_patch
 
         used = [models.find("segmenter", network, models_folder)]
-        segmenter = build_network(network)
         tensors = models.load_tensors(used[0].name, models_folder)
+        segmenter = build_network(network, trained_patch(network, tensors))
         try:
             segmenter.load_state_dict(tensors)
         except RuntimeError as error:

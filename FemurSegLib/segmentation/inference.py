@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from FemurSegLib.errors import InputError, MemoryExhaustedError
-from FemurSegLib.segmentation.network import SIZE_MULTIPLE, SPACING_MM, normalize
+from FemurSegLib.segmentation.network import RECIPES, SIZE_MULTIPLE, SPACING_MM, normalize
+from FemurSegLib.segmentation.threshold import centred, otsu
 
 if TYPE_CHECKING:
     from FemurSegLib.volume import Volume
@@ -43,12 +44,18 @@ def cpu_has_bfloat16() -> bool:
 
 
 class Runner:
-    """A network on a device. `notes` collects sentences about fallbacks that the user should read."""
+    """A network on a device. `notes` collects sentences about fallbacks that the user should read.
+
+    The `recipe` and the `window` of a network (see network.build_network) say on what it runs, and where its
+    threshold lies; one without them is run as segresnet is.
+    """
 
     def __init__(self, network: torch.nn.Module, device: str | torch.device = "cpu"):
         self._network = network.eval()
+        self._recipe = getattr(network, "recipe", RECIPES["segresnet"])
+        self._only_window = getattr(network, "window", None)
         self.notes: list[str] = []
-        self._windows = list(WINDOWS)
+        self._windows = self._all_windows()
         try:
             self._move(torch.device(device))
         except RuntimeError as error:  # others fill the GPU, so that not even the network goes in
@@ -61,10 +68,14 @@ class Runner:
 
         crop: oriented CT, int16 HU, any spacing. on_window: told the part (0..1) that is done. Where memory does
         not suffice, smaller windows are tried, then the CPU. Raises MemoryExhaustedError where nothing helps.
+        A femur is where it passes 0.5: where the recipe wants Otsu's threshold, it is bent to lie there.
         """
         while True:
             try:
-                return self._slide(crop, self._windows[0], on_window)
+                probability = self._slide(crop, self._windows[0], on_window)
+                if self._recipe.threshold == "otsu":
+                    probability = centred(probability, otsu(probability))
+                return probability
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -74,8 +85,9 @@ class Runner:
         from monai.inferers import sliding_window_inference
 
         image = to_working_grid(crop).to(self.device)
-        roi = tuple(
-            min(w, -(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE) for w, n in zip(window, image.shape[2:], strict=True)
+        multiple = self._recipe.size_multiple
+        roi = self._only_window or tuple(
+            min(w, -(-n // multiple) * multiple) for w, n in zip(window, image.shape[2:], strict=True)
         )
         done, expected = 0, _count_windows(image.shape[2:], roi)
 
@@ -92,6 +104,9 @@ class Runner:
                 image, roi, 1, predict, overlap=OVERLAP, mode="gaussian", padding_mode="constant", cval=0.0
             )
             return torch.sigmoid(logit)[0, 0].cpu().numpy()
+
+    def _all_windows(self):
+        return [self._only_window] if self._only_window else list(WINDOWS)
 
     def _move(self, device: torch.device) -> None:
         self.device = device
@@ -115,7 +130,7 @@ class Runner:
                 f"Memory of the {self.device.type} did not suffice; smaller windows ({size} mm) were used."
             )
         elif self.device.type != "cpu":
-            self._windows = list(WINDOWS)
+            self._windows = self._all_windows()
             self._to_cpu()
         else:
             raise MemoryExhaustedError(

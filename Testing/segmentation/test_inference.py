@@ -9,6 +9,7 @@ from FemurSegLib.errors import InputError, MemoryExhaustedError  # noqa: E402
 from FemurSegLib.grid import Grid  # noqa: E402
 from FemurSegLib.segmentation import inference  # noqa: E402
 from FemurSegLib.segmentation.inference import Runner, pick_device, to_shape, to_working_grid  # noqa: E402
+from FemurSegLib.segmentation.network import RECIPES  # noqa: E402
 from FemurSegLib.volume import Volume  # noqa: E402
 
 
@@ -88,6 +89,39 @@ def test_smaller_windows_are_tried_when_memory_runs_out_and_it_is_said():
 def test_when_nothing_helps_the_user_is_told():
     with pytest.raises(MemoryExhaustedError):
         Runner(Local(limit=0), "cpu").probability(crop())
+
+
+def test_a_network_bound_to_its_patch_sees_windows_of_that_size_only():
+    network = Local()
+    network.window = (48, 32, 64)
+    probability = Runner(network, "cpu").probability(crop((90, 24, 40), (1.0, 1.0, 1.0)))
+    assert set(network.sizes) == {(48, 32, 64)} and probability.shape == (90, 24, 40)
+    tight = Local(limit=48 * 32 * 64 - 1)
+    tight.window = (48, 32, 64)
+    with pytest.raises(MemoryExhaustedError):  # no smaller window would do
+        Runner(tight, "cpu").probability(crop((90, 24, 40), (1.0, 1.0, 1.0)))
+
+
+def test_windows_are_multiples_of_what_the_network_asks():
+    network = Local()
+    network.recipe = RECIPES["vnet"]
+    Runner(network, "cpu").probability(crop((40, 24, 70), (1.0, 1.0, 1.0)))
+    assert set(network.sizes) == {(48, 32, 80)}
+
+
+def test_a_network_with_otsus_threshold_has_it_at_one_half():
+    ct = crop(spacing=(1.0, 1.0, 1.0))
+    ct.voxels[:] = np.where(
+        ct.voxels > 400, 460, -100
+    )  # logits of about 3.5 and -4: as it is, both pass 0.5 rightly
+    network = Local()
+    plain = Runner(network, "cpu").probability(ct)
+    network.recipe = RECIPES["vnet"]
+    bent = Runner(network, "cpu").probability(ct)
+    from FemurSegLib.segmentation.threshold import centred, otsu
+
+    assert otsu(plain) != pytest.approx(0.5, abs=0.01)
+    assert np.abs(bent - centred(plain, otsu(plain))).max() < 1e-6
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
