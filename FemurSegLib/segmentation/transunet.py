@@ -1,10 +1,11 @@
 """TransUNet in three dimensions: residual encoder, vision transformer on its deepest features, U-Net decoder.
 
-After Chen et al. 2021 (TransUNet), which Xie 2025 compares with (Table 7) without saying how it was built. MONAI
-has none; its residual blocks make the encoder and its up-sampling blocks the decoder. Kept of the paper: features at
-1/16 of the size as tokens, learnt positions, 12 layers of ViT-B (768 wide, 12 heads, 3072 in between), skips. Not
-kept: two dimensions, ResNet-50 and its weights from ImageNet (the encoder here is narrower and untrained); and there
-is a skip at full size, which the paper has not. 96 million weights; a file of 385 MB, for Xie's 354 MB.
+After Chen et al. 2021 (TransUNet), which Xie 2025 compares with (Table 7) without saying how it was built.
+MONAI has none; its residual blocks make the encoder and its up-sampling blocks the decoder. Kept of the paper:
+features at 1/16 of the size as tokens, learnt positions, 12 layers of ViT-B (768 wide, 12 heads, 3072 in
+between), skips. Not kept: two dimensions, ResNet-50 and its weights from ImageNet (the encoder here is narrower
+and untrained); and there is a skip at full size, which the paper has not. 96 million weights; a file of 385 MB,
+for Xie's 354 MB.
 """
 
 from __future__ import annotations
