@@ -74,6 +74,13 @@ RECIPES = {
 NETWORKS = tuple(RECIPES)
 
 
+def recipe_of(name: str) -> Recipe:
+    """The recipe of a network. Raises ModelError for a name that is not in `NETWORKS`."""
+    if name not in RECIPES:
+        raise ModelError(f"There is no network '{name}'.", f"Choose one of: {', '.join(NETWORKS)}.")
+    return RECIPES[name]
+
+
 def build_network(name: str = "segresnet", patch: tuple[int, int, int] | None = None):
     """An untrained network with its `recipe`, and `window`: the only size (k, j, i) it runs on, or None for any.
 
@@ -89,9 +96,7 @@ def build_network(name: str = "segresnet", patch: tuple[int, int, int] | None = 
 
     Raises ModelError for a name that is not in `NETWORKS`, or a patch that the network cannot halve often enough.
     """
-    if name not in RECIPES:
-        raise ModelError(f"There is no network '{name}'.", f"Choose one of: {', '.join(NETWORKS)}.")
-    recipe = RECIPES[name]
+    recipe = recipe_of(name)
     patch = tuple(patch or recipe.patch)
     if any(n % recipe.size_multiple for n in patch):
         raise ModelError(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from FemurSegLib.phantom.command import HELD_OUT, add_shape_options, names
+from FemurSegLib.segmentation.network import NETWORKS, recipe_of
 from FemurSegLib.training.losses import LOSSES
 
 VIEWS = ("coronal", "axial")
@@ -31,16 +32,15 @@ def _add_segmenter(kinds) -> None:
     parser = kinds.add_parser("segmenter", help="the network that finds the mask inside a region")
     _add_shared(parser)
     option = parser.add_argument
-    option("--network", default="segresnet", metavar="NAME", help="default: segresnet")
+    option("--network", default="segresnet", metavar="NAME", help=f"{', '.join(NETWORKS)}; default: segresnet")
     option(
         "--patch",
         type=int,
         nargs="+",
-        default=[160],
         metavar="N",
-        help="voxels of 1 mm: one, or k j i; default: 160",
+        help="voxels of 1 mm: one, or k j i; default: that of the network's paper, 160 for segresnet",
     )
-    option("--batch", type=int, default=4, metavar="N", help="default: 4")
+    option("--batch", type=int, metavar="N", help="default: that of the network's paper, 4 for segresnet")
     option(
         "--steps",
         type=int,
@@ -48,12 +48,17 @@ def _add_segmenter(kinds) -> None:
         metavar="N",
         help="default: 6375, that is 300 epochs of 85 CTs",
     )
-    option("--learning-rate", type=float, default=1e-3, metavar="X", help="default: 0.001")
+    option(
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="default: that of the network's paper, 0.001 for segresnet",
+    )
     option(
         "--loss",
         choices=LOSSES,
-        default="dice",
-        help="dice_ce adds cross-entropy, dice_l2 the squared weights; default: dice",
+        help="dice_ce adds cross-entropy, dice_l2 the squared weights; default: that of the network's paper, "
+        "dice for segresnet",
     )
     option(
         "--real-share",
@@ -195,7 +200,9 @@ def train_segmenter(args: argparse.Namespace) -> int:
     from FemurSegLib.training.curves import draw_segmenter_curve
 
     people, cases, held_out = _material(args)
-    patch = tuple(args.patch) if len(args.patch) == 3 else (args.patch[0],) * 3
+    recipe = recipe_of(args.network)
+    patch = tuple(args.patch or recipe.patch)
+    patch = patch if len(patch) == 3 else patch[:1] * 3
     settings = segmenter.SegmenterTraining(
         out=args.out,
         shapes=args.shapes,
@@ -204,10 +211,10 @@ def train_segmenter(args: argparse.Namespace) -> int:
         real_share=args.real_share,
         network=args.network,
         patch=patch,
-        batch=args.batch,
+        batch=args.batch or recipe.batch,
         steps=args.steps,
-        learning_rate=args.learning_rate,
-        loss=args.loss,
+        learning_rate=args.learning_rate or recipe.learning_rate,
+        loss=args.loss or recipe.loss,
         averaging=args.averaging,
         seed=args.seed,
         device=_device(args.device),
