@@ -28,7 +28,7 @@ from FemurSegLib.scene.process import EngineCrashedError, EngineJob, engine_comm
 from FemurSegLib.scene.run import KEPT_LOGS, Options, Segmenting, new_log
 
 FAKE = Path(__file__).parents[1] / "slicer" / "fake_engine.py"
-STAGES = ("read", "radiographs", "detect", "segment", "clean", "surfaces", "write")
+STAGES = ("read", "radiographs", "detect", "segment", "clean", "anatomy", "surfaces", "write")
 
 
 def fake_engine(arguments):

@@ -21,7 +21,7 @@ from FemurSegLib.scene.volume_file import write_ct
 from FemurSegLib.sides import SIDES
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("read", "radiographs", "detect", "segment", "clean", "surfaces", "write")
+STAGES = ("read", "radiographs", "detect", "segment", "clean", "anatomy", "surfaces", "write")
 
 
 def contents(scene):
