@@ -1,8 +1,13 @@
-"""Training patches for the segmenter: from phantoms painted on the spot and from labelled CTs, mixed."""
+"""Training patches for the segmenter: from phantoms painted on the spot and from labelled CTs.
+
+A patch follows from its number alone, so a training that goes on, or that several processes share, sees the same
+patches as one that runs through. They are painted and resampled on any torch device.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,7 @@ import torch.nn.functional as F
 from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import sample_scanner, scan
-from FemurSegLib.phantom.shapes import load_person
+from FemurSegLib.phantom.shapes import Person, load_person
 from FemurSegLib.phantom.tissue import IMPLANTS, Tissue, sample_tissue
 from FemurSegLib.segmentation.network import SPACING_MM, normalize
 from FemurSegLib.sides import UNDECIDED_LABEL
@@ -30,32 +35,28 @@ METAL_SHARE = 0.3
 
 @dataclass(frozen=True)
 class PhantomSource:
-    """Endless patches from phantoms of the given people.
+    """Patches from phantoms of the given people: `source[n]` for any n from 0, the same at every call.
 
-    shapes: folder of bone shapes; people: their names; cache: folder of distance fields; feet: the person who
-    lends feet; patch: (k, j, i) voxels of 1 mm; per_patient: patches painted from one patient.
+    shapes: folder of bone shapes; people: their names; cache: folder of distance fields; patch: (k, j, i) voxels
+    of 1 mm; device: where they are painted, and stay; feet: the person who lends feet; per_patient: patches in a
+    row that are painted from one patient; pool: people kept ready, for 2 * pool patients.
     """
 
     shapes: Path
     people: tuple[str, ...]
     cache: Path | None
     patch: tuple[int, int, int]
+    seed: int = 0
+    device: str = "cpu"
     feet: str = "z013"
     per_patient: int = 4
     pool: int = 12
 
-    def stream(self, seed: int, device="cpu"):
-        """Yields (image float32 in 0..1, label uint8) tensors of shape (k, j, i), forever."""
-        rng = np.random.default_rng(seed)
-        feet = load_person(self.shapes, self.feet, self.cache)
-        while True:
-            chosen = rng.choice(self.people, size=min(self.pool, len(self.people)), replace=False)
-            people = [load_person(self.shapes, str(name), self.cache) for name in chosen]
-            for _ in range(2 * len(people)):
-                anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
-                painter = Painter(anatomy, device, _with_metal(sample_tissue(anatomy.seed), rng))
-                for _ in range(self.per_patient):
-                    yield self._patch(painter, rng)
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (float32 in 0..1) and label (uint8), both of shape (k, j, i)."""
+        anatomy, tissue = _patient(self, number // self.per_patient)
+        rng = np.random.default_rng([self.seed, 3, number])
+        return self._patch(Painter(anatomy, self.device, tissue), rng)
 
     def _patch(self, painter: Painter, rng: np.random.Generator):
         center = _interesting_point(painter.anatomy, painter.tissue, rng)
@@ -68,6 +69,24 @@ class PhantomSource:
         if rng.random() < 0.35:
             _cut_away(hu, label, rng)
         return normalize(hu), label
+
+
+@lru_cache(maxsize=16)
+def _patient(source: PhantomSource, number: int) -> tuple[Anatomy, Tissue]:
+    """Kept for the patches of one patient; so many, because several threads may paint."""
+    group = np.random.default_rng([source.seed, 1, number // (2 * source.pool)])
+    chosen = group.choice(source.people, size=min(source.pool, len(source.people)), replace=False)
+    people = [_person(source.shapes, str(name), source.cache) for name in chosen]
+    feet = _person(source.shapes, source.feet, source.cache)
+    rng = np.random.default_rng([source.seed, 2, number])
+    anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
+    return anatomy, _with_metal(sample_tissue(anatomy.seed), rng)
+
+
+@lru_cache(maxsize=26)
+def _person(shapes: Path, name: str, cache: Path | None) -> Person:
+    """20 MB each."""
+    return load_person(shapes, name, cache)
 
 
 def _with_metal(tissue: Tissue, rng: np.random.Generator) -> Tissue:
@@ -110,53 +129,63 @@ def _cut_away(hu, label, rng: np.random.Generator) -> None:
 
 
 class RealSource:
-    """Endless patches from labelled CTs, turned, scaled, mirrored and re-scanned at random.
+    """Patches from labelled CTs: `source[n]` for any n from 0, the same at every call.
 
-    cases: labelled CTs, kept in memory at their own spacing. patch: (k, j, i) voxels of 1 mm.
+    cases: labelled CTs, kept on `device` at their own spacing; one given twice is taken twice as often. patch:
+    (k, j, i) voxels of 1 mm. augment: turn, scale, mirror and scan again at random.
     """
 
-    def __init__(self, cases: list[Case], patch: tuple[int, int, int]):
-        self.patch = patch
-        self._volumes = []
-        for case in cases:
+    def __init__(self, cases: list[Case], patch: tuple[int, int, int], seed: int = 0, device="cpu", augment=True):
+        self.cases, self.patch, self.seed, self.augment = list(cases), patch, seed, augment
+        self._volumes = {}
+        for case in dict.fromkeys(cases):
             ct, labels = (volume.oriented() for volume in read_case(case))
-            voxels = torch.from_numpy(np.ascontiguousarray(ct.voxels)).float()
-            label = torch.from_numpy(np.ascontiguousarray(labels.voxels)).long()
-            femur = ((label > 0) & (label != UNDECIDED_LABEL)).float()
-            open_ = (label == UNDECIDED_LABEL).float()
-            inside = np.argwhere(femur.numpy() > 0)
-            self._volumes.append((voxels, femur, open_, np.array(ct.grid.spacing_mm), inside))
+            inside = np.argwhere((labels.voxels > 0) & (labels.voxels != UNDECIDED_LABEL))
+            voxels, label = (torch.from_numpy(np.ascontiguousarray(v.voxels)).to(device) for v in (ct, labels))
+            self._volumes[case] = voxels, label, np.array(ct.grid.spacing_mm), inside
 
-    def stream(self, seed: int):
-        """Yields (image float32 in 0..1, label uint8 with `IGNORE`) tensors of shape (k, j, i), forever."""
-        rng = np.random.default_rng(seed)
-        while True:
-            yield self._patch(*self._volumes[rng.integers(len(self._volumes))], rng)
-
-    def _patch(self, voxels, femur, open_, spacing, inside, rng):
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (float32 in 0..1) and label (uint8 with `IGNORE`), both of shape (k, j, i)."""
+        rng = np.random.default_rng([self.seed, number])
+        voxels, labels, spacing, inside = self._volumes[self.cases[rng.integers(len(self.cases))]]
         if len(inside) and rng.random() < FEMUR_SHARE:
             center = inside[rng.integers(len(inside))][::-1].astype(float)
         else:
             center = rng.uniform(0, np.array(voxels.shape[::-1]) - 1)
         center = center + rng.normal(0, 16, 3) / spacing
-        turn = _small_rotation(rng, degrees=12) @ np.diag(rng.uniform(0.85, 1.18, 3))
-        if rng.random() < 0.5:
-            turn = turn @ np.diag([-1.0, 1.0, 1.0])
-        image = self._resample(voxels - OUTSIDE_HU, center, spacing, turn) + OUTSIDE_HU
-        label = self._resample(femur, center, spacing, turn) > 0.5
-        ignore = self._resample(open_, center, spacing, turn) > 0.3
-        image = _rescan(image, rng)
-        label = label.to(torch.uint8).masked_fill(ignore, IGNORE)
-        return normalize(image), label
+        turn = _random_turn(rng) if self.augment else np.eye(3)
+        block, matrix = self._place(voxels.shape, center, spacing, turn)
+        voxels, labels = voxels[block], labels[block]
+        image = self._resample(voxels.float() - OUTSIDE_HU, matrix) + OUTSIDE_HU
+        undecided = labels == UNDECIDED_LABEL
+        label = self._resample(((labels > 0) & ~undecided).float(), matrix) > 0.5
+        ignore = self._resample(undecided.float(), matrix) > 0.3
+        if self.augment:
+            image = _rescan(image, rng)
+        return normalize(image), label.to(torch.uint8).masked_fill(ignore, IGNORE)
 
-    def _resample(self, volume, center, spacing, turn):
-        """Trilinear sample of `volume` on a turned 1 mm patch around voxel `center` (i, j, k); 0 beyond."""
-        size = np.array(volume.shape[::-1], float)
-        half = np.array(self.patch[::-1], float) / 2
-        to_voxels = np.diag(1 / spacing) @ turn @ np.diag(half)  # from the patch's -1..1 (x, y, z)
-        matrix = np.c_[np.diag(2 / size) @ to_voxels, 2 * (center + 0.5) / size - 1]
-        grid = F.affine_grid(torch.from_numpy(matrix[None]).float(), (1, 1, *self.patch), align_corners=False)
-        return F.grid_sample(volume[None, None], grid, align_corners=False)[0, 0]
+    def _place(self, shape, center, spacing, turn):
+        """The block of a volume (slices k, j, i) that a turned patch around voxel `center` (i, j, k) sees, and the
+        (3, 4) matrix from the patch's -1..1 (x, y, z) to the block's."""
+        to_voxels = np.diag(1 / spacing) @ turn @ np.diag(np.array(self.patch[::-1], float) / 2)
+        reach, last = np.abs(to_voxels).sum(1) + 1, np.array(shape[::-1]) - 1
+        low = np.clip(np.floor(center - reach), 0, last).astype(int)
+        high = np.clip(np.ceil(center + reach), low, last).astype(int) + 1
+        scale = 2 / (high - low)
+        matrix = np.c_[to_voxels * scale[:, None], (center + 0.5 - low) * scale - 1]
+        return tuple(slice(a, b) for a, b in zip(low[::-1], high[::-1], strict=True)), matrix
+
+    def _resample(self, block, matrix):
+        """Trilinear sample of the block on the patch; 0 beyond."""
+        theta = torch.from_numpy(matrix[None]).to(block)
+        grid = F.affine_grid(theta, (1, 1, *self.patch), align_corners=False)
+        return F.grid_sample(block[None, None], grid, align_corners=False)[0, 0]
+
+
+def _random_turn(rng) -> np.ndarray:
+    """(3, 3): a small rotation, another size, and every second time a mirror."""
+    turn = _small_rotation(rng, degrees=12) @ np.diag(rng.uniform(0.85, 1.18, 3))
+    return turn @ np.diag([-1.0, 1.0, 1.0]) if rng.random() < 0.5 else turn
 
 
 def _small_rotation(rng, degrees: float) -> np.ndarray:
@@ -177,6 +206,7 @@ def _rescan(hu, rng: np.random.Generator):
         if hu.shape != inside.shape:
             hu = F.interpolate(hu[None, None], size=tuple(inside.shape), mode="trilinear")[0, 0]
     if rng.random() < 0.5:
-        noise = torch.from_numpy(rng.standard_normal(hu.shape, dtype=np.float32))
+        generator = torch.Generator(hu.device).manual_seed(int(rng.integers(2**31)))
+        noise = torch.randn(hu.shape, generator=generator, device=hu.device)
         hu = hu + inside * F.avg_pool3d(noise[None, None], 3, 1, 1)[0, 0] * rng.uniform(10, 150)
     return hu

@@ -1,4 +1,4 @@
-"""Trains the segmenter: mixed phantom and real patches, resumable at any moment, curves on disk."""
+"""Trains the segmenter: mixed phantom and real patches, by one process or several, resumable, curves on disk."""
 
 from __future__ import annotations
 
@@ -9,18 +9,38 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from FemurSegLib.errors import InputError
+from FemurSegLib.errors import MemoryExhaustedError
 from FemurSegLib.segmentation.network import PATCH, build_network
+from FemurSegLib.training import checkpoint
+from FemurSegLib.training.batches import Mixture, load_batches
+from FemurSegLib.training.cases import Case
+from FemurSegLib.training.checkpoint import BEST, WEIGHTS, unbroken
+from FemurSegLib.training.distributed import Group, together
+from FemurSegLib.training.group_norm import speed_up
 from FemurSegLib.training.losses import segmentation_loss
-from FemurSegLib.training.patches import Case, PhantomSource, RealSource
+from FemurSegLib.training.patches import PhantomSource, RealSource
+from FemurSegLib.training.validation import Progress, Validation, held_out
+
+REPORT_EVERY = 20
+"""Steps a line of the curve tells about."""
 
 
 @dataclass(frozen=True)
 class SegmenterTraining:
     """What to train on and how. The defaults are those of Xie 2025, Table 3, where it gives them (patch 160,
-    batch 4, Dice loss); its 300 epochs over 85 volumes are 300 * 85 / 4 steps."""
+    batch 4, Dice loss); its 300 epochs over 85 volumes are 300 * 85 / 4 steps.
+
+    batch: patches that one process sees in a step. start: weights to begin with. averaging: how much of the
+    averaged weights is kept at a step. workers: processes that prepare patches on the CPU; 0: the training itself
+    does, on a GPU if it has one; None: 0 with a GPU, else 1. minutes: of this run, not of all that go on.
+
+    held_people, held_cases: who the training is validated on, every `validate_every` steps, on
+    `validation_patches` of each kind; it ends after `patience` validations that were not better than the best.
+    Without them it runs to its last step.
+    """
 
     out: Path
     shapes: Path | None = None
@@ -36,107 +56,210 @@ class SegmenterTraining:
     averaging: float = 0.998
     seed: int = 0
     device: str = "cpu"
-    workers: int = 1
+    workers: int | None = None
     minutes: float = math.inf
     save_every: int = 100
     cache: Path | None = None
     precision: str = "auto"
     start: Path | None = None
-
-
-class _Mixture(torch.utils.data.IterableDataset):
-    def __init__(self, settings: SegmenterTraining, start: int):
-        self.settings, self.start = settings, start
-
-    def __iter__(self):
-        import numpy as np
-
-        s = self.settings
-        info = torch.utils.data.get_worker_info()
-        if info:
-            torch.set_num_threads(1)
-        seed = [s.seed, self.start, info.id if info else 0]
-        rng = np.random.default_rng(seed)
-        sources = []
-        if s.people:
-            sources.append(
-                PhantomSource(s.shapes, s.people, s.cache, s.patch).stream(int(rng.integers(2**31)))
-            )
-        if s.cases:
-            sources.append(RealSource(list(s.cases), s.patch).stream(int(rng.integers(2**31))))
-        share = s.real_share if len(sources) == 2 else 0.0
-        while True:
-            image, label = next(sources[int(rng.random() < share)])
-            yield image[None].half(), label
+    held_people: tuple[str, ...] = ()
+    held_cases: tuple[Case, ...] = ()
+    validate_every: int = 250
+    validation_patches: int = 12
+    patience: int = 10
 
 
 def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
-    """Trains until `steps` or `minutes`, going on from `out/checkpoint.pt` if it is there.
+    """Trains until `steps` or `minutes` or no gain, going on from `out/checkpoint.pt` if it is there.
 
-    Writes out/checkpoint.pt (to resume), out/curve.jsonl (a line a report: step, loss, seconds) and
-    out/weights.safetensors (averaged weights in half precision). Returns the last.
-    Raises ValueError where there is nothing to train on.
+    Writes out/checkpoint.pt (to resume), out/curve.jsonl (a line a report: step, loss, seconds; or step and
+    validation Dice), out/weights.safetensors (averaged weights in half precision) and, with people held out,
+    out/best.safetensors (those of the best validation). Returns the best there is.
+
+    On a CPU the same seed gives the same weights, whatever prepares the patches, and a training that was stopped
+    and goes on gives the same as one that ran through. (A GPU adds in an order of its own.)
+    Raises ValueError where there is nothing to train on, MemoryExhaustedError where a GPU is too small.
     """
     if not settings.people and not settings.cases:
         raise ValueError("Nothing to train on: give people of a shapes folder, labelled cases, or both.")
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
-    device = torch.device(settings.device)
-    network = build_network(settings.network).to(device, memory_format=torch.channels_last_3d)
-    averaged = build_network(settings.network).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
-    step = _resume(out / "checkpoint.pt", network, averaged, optimizer, device)
-    if step == 0:
-        if settings.start is not None:
-            _load_weights(network, settings.start)
-        averaged.load_state_dict(network.state_dict())
-    loader = torch.utils.data.DataLoader(
-        _Mixture(settings, step),
-        batch_size=settings.batch,
-        num_workers=settings.workers,
-        prefetch_factor=4 if settings.workers else None,
-        pin_memory=device.type == "cuda",
-    )
-    (out / "settings.json").write_text(json.dumps(asdict(settings), default=str, indent=1))
-    mixed = _mixed_precision(settings.precision, device)
-    begun, recent, tick = time.monotonic(), [], time.monotonic()
-    network.train()
-    try:
-        for image, label in loader:
-            if step >= settings.steps or time.monotonic() - begun > settings.minutes * 60:
-                break
-            image = image.to(device, torch.float32, non_blocking=True).contiguous(
-                memory_format=torch.channels_last_3d
-            )
-            label = label.to(device, non_blocking=True)
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(settings, step)
-            with mixed():
-                logits = network(image)
-            loss = segmentation_loss(settings.loss, logits, label, network)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            step += 1
-            _average(averaged, network, min(settings.averaging, (step + 1) / (step + 10)))
-            recent.append(float(loss.detach()))
-            if step % 20 == 0:
-                line = {
-                    "step": step,
-                    "loss": round(sum(recent) / len(recent), 4),
-                    "seconds_per_step": round((time.monotonic() - tick) / len(recent), 3),
-                }
-                recent, tick = [], time.monotonic()
-                with open(out / "curve.jsonl", "a") as curve:
-                    curve.write(json.dumps(line) + "\n")
-                report(f"step {step}  loss {line['loss']:.4f}  {line['seconds_per_step']:.2f} s a step")
-            if step % settings.save_every == 0:
-                _save(out, network, averaged, optimizer, step)
-    finally:  # also when it is interrupted
-        _save(out, network, averaged, optimizer, step)
-    return out / "weights.safetensors"
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with together(settings.device) as group:
+        try:
+            _Training(settings, group, report if group.is_first else lambda line: None).run()
+        except torch.OutOfMemoryError as error:
+            raise MemoryExhaustedError(
+                "The memory of the GPU does not suffice.", "Take a smaller --batch or --patch."
+            ) from error
+    best = settings.out / BEST
+    return best if best.exists() else settings.out / WEIGHTS
+
+
+class _Training:
+    """One process's part of a training."""
+
+    def __init__(self, settings: SegmenterTraining, group: Group, report):
+        self.settings, self.group, self.report = settings, group, report
+        self.device = torch.device(settings.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # the patch has one size
+        torch.manual_seed(settings.seed)
+        self.network = build_network(settings.network, settings.patch).to(
+            self.device, memory_format=torch.channels_last_3d
+        )
+        if self.device.type == "cpu":
+            speed_up(self.network)
+        self.averaged = build_network(settings.network, settings.patch).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
+        self.step = self.seen = 0
+        self.progress = Progress()
+        self.precision = _mixed_precision(settings.precision, self.device)
+        self._begin_or_go_on()
+
+    @property
+    def patches_a_step(self) -> int:
+        """The effective batch: of all processes."""
+        return self.settings.batch * self.group.size
+
+    def run(self) -> None:
+        s = self.settings
+        if self.step >= s.steps or self._is_over():
+            self._save()
+            return
+        validation = self._validation()
+        losses, begun, tick = [], time.monotonic(), time.monotonic()
+        try:
+            for image, label in self._batches():
+                losses.append(self._learn(image, label))
+                if self.step % REPORT_EVERY == 0:
+                    self._tell(losses, time.monotonic() - tick)
+                    losses, tick = [], time.monotonic()
+                if validation and (self.step % s.validate_every == 0 or self.step == s.steps):
+                    self._validate(validation)
+                    tick = time.monotonic()
+                if self.step % s.save_every == 0:
+                    self._save()
+                if self._is_over() or self._time_is_up(begun):
+                    break
+        finally:  # also when it is interrupted
+            self._save()
+
+    def _learn(self, image, label) -> torch.Tensor:
+        """One step. The loss stays on the device: a GPU is not waited for."""
+        # All that is random in a step follows from its number, so that it is the same when a training goes on.
+        torch.manual_seed(_number(self.settings.seed, self.step, self.group.rank))
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = _learning_rate(self.settings, self.step)
+        self.network.train()
+        with self.precision():
+            logits = self.network(image)
+        loss = segmentation_loss(self.settings.loss, logits, label, self.network)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.group.average_gradients(self.network)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        with unbroken():
+            self.optimizer.step()
+            self.step += 1
+            self.seen += self.patches_a_step
+            _average(self.averaged, self.network, min(self.settings.averaging, (self.step + 1) / (self.step + 10)))
+        return loss.detach()
+
+    def _validate(self, validation: Validation) -> None:
+        dice = validation.dice(self.averaged, self.device, self.precision)
+        better = self.progress.is_better(dice["mean"], self.step)
+        words = "  ".join(f"{kind} {value:.4f}" for kind, value in dice.items())
+        self.report(f"step {self.step}  validation Dice: {words}{'  (best)' if better else ''}")
+        self._note({"step": self.step, "validation": {k: round(v, 5) for k, v in dice.items()}})
+        if better and self.group.is_first:
+            checkpoint.write_weights(self.settings.out / BEST, self.averaged)
+        if self._is_over():
+            self.report(f"No gain since step {self.progress.step}: stopped early.")
+
+    def _is_over(self) -> bool:
+        return self.progress.since >= self.settings.patience > 0
+
+    def _time_is_up(self, begun: float) -> bool:
+        """The clock of the first process counts for all."""
+        if math.isinf(self.settings.minutes):
+            return False
+        return self.group.from_first(time.monotonic() - begun > self.settings.minutes * 60, self.device)
+
+    def _tell(self, losses, seconds: float) -> None:
+        loss = self.group.total(torch.stack(losses).mean()) / self.group.size
+        line = {
+            "step": self.step,
+            "loss": round(float(loss), 4),
+            "seconds_per_step": round(seconds / len(losses), 3),
+        }
+        self._note(line)
+        self.report(f"step {self.step}  loss {line['loss']:.4f}  {line['seconds_per_step']:.2f} s a step")
+
+    def _note(self, line: dict) -> None:
+        if self.group.is_first:
+            with open(self.settings.out / "curve.jsonl", "a") as curve:
+                curve.write(json.dumps(line) + "\n")
+
+    def _batches(self):
+        s = self.settings
+        workers = (0 if self.device.type == "cuda" else 1) if s.workers is None else s.workers
+        device = "cpu" if workers else s.device
+        count = self.seen + (s.steps - self.step) * self.patches_a_step
+        phantoms = PhantomSource(s.shapes, s.people, s.cache, s.patch, s.seed, device) if s.people else None
+        real = RealSource(list(s.cases), s.patch, s.seed, device) if s.cases else None
+        mixture = Mixture(phantoms, real, s.real_share, count, s.seed)
+        first = range(self.seen + self.group.rank * s.batch, count, self.patches_a_step)
+        return load_batches(mixture, [list(range(n, n + s.batch)) for n in first], workers, self.device)
+
+    def _validation(self) -> Validation:
+        s = self.settings
+        return held_out(
+            s.shapes, s.held_people, s.held_cases, s.cache, s.patch, s.validation_patches, self.group, self.device
+        )
+
+    def _begin_or_go_on(self) -> None:
+        kept = self.group.from_first(
+            checkpoint.read_checkpoint(self.settings.out) if self.group.is_first else None, self.device
+        )
+        if kept is None:
+            if self.settings.start is not None:
+                checkpoint.load_weights(self.network, self.settings.start)
+            self.averaged.load_state_dict(self.network.state_dict())
+        else:
+            self.network.load_state_dict(kept["network"])
+            self.averaged.load_state_dict(kept["averaged"])
+            if "optimizer" in kept:
+                self.optimizer.load_state_dict(kept["optimizer"])
+            self.step = int(kept["step"])
+            self.seen = int(kept.get("seen", self.step * self.patches_a_step))
+            self.progress = Progress(**kept.get("validation", {}))
+        if self.group.is_first:
+            settings = asdict(self.settings) | {"processes": self.group.size, "patches_a_step": self.patches_a_step}
+            (self.settings.out / "settings.json").write_text(json.dumps(settings, default=str, indent=1))
+            if self.group.size > 1:
+                self.report(
+                    f"{self.group.size} processes with {self.settings.batch} patches each: "
+                    f"{self.patches_a_step} patches a step."
+                )
+
+    def _save(self) -> None:
+        if not self.group.is_first:
+            return
+        kept = {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seen": self.seen,
+            "validation": asdict(self.progress),
+        }
+        with unbroken():
+            checkpoint.write_checkpoint(self.settings.out, kept)
+            checkpoint.write_weights(self.settings.out / WEIGHTS, self.averaged)
+
+
+def _number(*parts: int) -> int:
+    """One number that follows from several, and hardly ever from others."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _learning_rate(settings: SegmenterTraining, step: int) -> float:
@@ -150,7 +273,7 @@ def _mixed_precision(precision: str, device):
     """bfloat16 where the machine computes in it, else single precision."""
     if precision == "auto":
         if device.type == "cuda":
-            wanted = True
+            wanted = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             from FemurSegLib.segmentation.inference import cpu_has_bfloat16
 
@@ -166,42 +289,3 @@ def _average(averaged, network, keep: float) -> None:
         mean.lerp_(value, 1 - keep)
     for mean, value in zip(averaged.buffers(), network.buffers(), strict=True):
         mean.copy_(value)
-
-
-def _load_weights(network, path: Path) -> None:
-    """Fills a network from a safetensors file. Raises InputError where the file is none, or of another network."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} holds no weights to start from.", "Give weights of the same network.") from error
-
-
-def _resume(path: Path, network, averaged, optimizer, device) -> int:
-    if not path.exists():
-        return 0
-    kept = torch.load(path, map_location=device, weights_only=True)
-    network.load_state_dict(kept["network"])
-    averaged.load_state_dict(kept["averaged"])
-    if "optimizer" in kept:
-        optimizer.load_state_dict(kept["optimizer"])
-    return int(kept["step"])
-
-
-def _save(out: Path, network, averaged, optimizer, step: int) -> None:
-    from safetensors.torch import save_file
-
-    kept = {
-        "network": network.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    partial = out / "checkpoint.partial"
-    torch.save(kept, partial)
-    partial.replace(out / "checkpoint.pt")
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in averaged.state_dict().items()}
-    save_file(tensors, out / "weights.partial")
-    (out / "weights.partial").replace(out / "weights.safetensors")

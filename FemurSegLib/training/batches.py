@@ -1,0 +1,108 @@
+"""Batches of training patches: phantoms and real CTs mixed, prepared while the network learns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, default_collate
+
+PAINTERS = 4
+"""Threads that paint on a GPU: the geometry of a patient takes a core longer than the GPU needs for a step."""
+
+
+class Mixture:
+    """Patches of two sources in a random order that follows from the seed; `mixture[n]` is always the same.
+
+    phantoms, real: sources with `source[n]`, or None; share: of real patches, where there are both; count: how
+    many patches there are (a longer mixture begins as a shorter one).
+    """
+
+    def __init__(self, phantoms, real, share: float, count: int, seed: int):
+        self.phantoms, self.real = phantoms, real
+        share = share if phantoms and real else float(phantoms is None)
+        self._is_real = np.random.default_rng([seed, 0]).random(count) < share
+        self._place = np.where(self._is_real, np.cumsum(self._is_real), np.cumsum(~self._is_real)) - 1
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (float16, (1, k, j, i), 0..1) and label (uint8, (k, j, i))."""
+        source = self.real if self._is_real[number] else self.phantoms
+        image, label = source[int(self._place[number])]
+        return image[None].half(), label
+
+
+def load_batches(mixture, batches: Iterable[list[int]], workers: int, device) -> Iterator[tuple]:
+    """(images float32, labels) on `device` for each list of patch numbers, in that order whoever prepares them.
+
+    workers: processes that prepare patches on the CPU. 0: none; then the mixture's patches come to lie on its own
+    device, painted by threads if that is a GPU.
+    """
+    device = torch.device(device)
+    if workers:
+        loader = DataLoader(
+            mixture,
+            batch_sampler=batches,
+            num_workers=workers,
+            prefetch_factor=4,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_one_thread,
+        )
+    elif device.type == "cuda":
+        loader = load_in_threads(mixture, batches, PAINTERS, device)
+    else:
+        loader = (_load(mixture, numbers) for numbers in batches)
+    for image, label in loader:
+        image = image.to(device, torch.float32, non_blocking=True)
+        yield (
+            image.contiguous(memory_format=torch.channels_last_3d),
+            label.to(device, non_blocking=True),
+        )
+
+
+def load_in_threads(mixture, batches: Iterable[list[int]], threads: int, device) -> Iterator[tuple]:
+    """As `_load` of each, in order, up to `threads` of them ahead. On a GPU each is painted in a stream of its own,
+    so that a thread that waits for a number from the GPU does not wait for the network's step as well."""
+    on_gpu = torch.device(device).type == "cuda"
+
+    def load(numbers):
+        stream = torch.cuda.Stream(device) if on_gpu else None
+        with torch.cuda.stream(stream) if on_gpu else nullcontext():
+            batch = _load(mixture, numbers)
+        if on_gpu:
+            stream.synchronize()
+        return batch
+
+    waiting = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for numbers in batches:
+            waiting.append(pool.submit(load, numbers))
+            if len(waiting) > threads:
+                yield _handed_over(waiting.popleft().result(), on_gpu)
+        while waiting:
+            yield _handed_over(waiting.popleft().result(), on_gpu)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _handed_over(batch, on_gpu: bool):
+    """Tells the allocator that another stream than the one they were made in uses these tensors."""
+    if on_gpu:
+        for tensor in batch:
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
+    return batch
+
+
+def _load(mixture, numbers: list[int]):
+    return default_collate([mixture[number] for number in numbers])
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,66 @@
+"""What a training keeps on disk: a checkpoint to go on from, and weights to use; each whole or not there."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from FemurSegLib.errors import InputError
+
+CHECKPOINT, WEIGHTS, BEST = "checkpoint.pt", "weights.safetensors", "best.safetensors"
+
+
+def write_checkpoint(out: Path, kept: dict) -> None:
+    """out/checkpoint.pt: tensors, numbers, and dicts and lists of them."""
+    partial = out / "checkpoint.partial"
+    torch.save(kept, partial)
+    partial.replace(out / CHECKPOINT)
+
+
+def read_checkpoint(out: Path, device="cpu") -> dict | None:
+    """None where there is none. Nothing in the file is run."""
+    path = out / CHECKPOINT
+    return torch.load(path, map_location=device, weights_only=True) if path.exists() else None
+
+
+def write_weights(path: Path, network) -> None:
+    """A safetensors file in half precision."""
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in network.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.replace(path)
+
+
+def load_weights(network, path: Path) -> None:
+    """Fills a network from a safetensors file. Raises InputError where it is none, or of another network."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path} holds no weights to start from.", "Give weights of the same network.") from error
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is done, so that what belongs together changes together."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds, came = (signal.SIGINT, signal.SIGTERM), []
+    before = [signal.signal(kind, lambda number, frame: came.append(number)) for kind in kinds]
+    try:
+        yield
+    finally:
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+        if came:
+            signal.raise_signal(came[0])
