@@ -9,7 +9,7 @@ import torch
 
 from FemurSegLib.grid import Grid
 from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
-from FemurSegLib.phantom.paint import CORTICAL, INSIDE, Painter
+from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import Scanner, sample_scanner, scan
 from FemurSegLib.phantom.shapes import Person
 from FemurSegLib.phantom.tissue import Tissue
@@ -27,12 +27,15 @@ FIELDS_OF_VIEW = ("legs", "femora", "hips", "knees", "thigh", "lower_leg")
 
 @dataclass(frozen=True)
 class Phantom:
-    """A CT (int16 HU) and its labelmaps on the same grid, uint8. labels: 1 right femur, 2 left femur;
-    compartments: of both, 1 cortical, 2 trabecular bone and marrow."""
+    """A CT (int16 HU) and its labelmap (uint8; 1 right femur, 2 left femur) on the same grid.
+
+    endosteal_mm: float16 (k, j, i), distance of voxel centres outside the endosteal surface of the nearest femur
+    (`bones.paint_bone`), negative inside; None where it was not asked for.
+    """
 
     ct: Volume
     labels: Volume
-    compartments: Volume
+    endosteal_mm: np.ndarray | None = None
 
 
 def grid_for(anatomy: Anatomy, field_of_view: str, spacing_mm, seed: int = 0) -> Grid:
@@ -100,14 +103,14 @@ def sample_phantom(people: list[Person], feet: Person, seed: int, field_of_view:
 
 def make_phantom(
     anatomy: Anatomy, grid: Grid, device="cpu", scanner: Scanner | None = None, thick_slices: bool = True,
-    tissue: Tissue | None = None,
+    tissue: Tissue | None = None, surfaces: bool = False,
 ) -> Phantom:  # fmt: skip
     """Paints and scans `anatomy` on `grid`, slab by slab; the same anatomy and grid give the same voxels.
 
     scanner, tissue: sampled from the anatomy's seed where not given; the scanner's slices are those of the grid.
     thick_slices: average over the depth of a slice (a single painting is faster and does for
-    radiographs); the endosteal surface is then the mean over that depth. Memory: the int16 volume, its
-    labels and one slab.
+    radiographs). surfaces: give `endosteal_mm` too, the mean over the depth of a slice. Memory: the int16
+    volume, its labels and one slab.
     """
     painter = Painter(anatomy, device, tissue)
     rng = np.random.default_rng([anatomy.seed, 4])
@@ -115,7 +118,8 @@ def make_phantom(
     scanner = replace(scanner or sample_scanner(rng), slice_mm=0.0, spacing_mm=float(spacing[2]))
     generator = torch.Generator(painter.device).manual_seed(anatomy.seed)
     ct = np.empty(grid.shape, np.int16)
-    labels, compartments = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    labels = np.zeros(grid.shape, np.uint8)
+    endosteal_mm = np.empty(grid.shape, np.float16) if surfaces else None
     # An odd number, so that one painting lies in the middle of the slice: there the labels are exact.
     fine = (
         2 * int(np.ceil((spacing[2] / FINE_MM - 1) / 2)) + 1 if thick_slices and spacing[2] > FINE_MM else 1
@@ -131,8 +135,8 @@ def make_phantom(
             endosteal = endosteal + painted.endosteal_mm / fine
             if part == fine // 2:
                 labels[first:last] = painted.labels.cpu().numpy()
-        part_of = np.where(endosteal.cpu().numpy() < 0, INSIDE, CORTICAL)
-        compartments[first:last] = part_of * (labels[first:last] > 0)
+        if surfaces:
+            endosteal_mm[first:last] = endosteal.cpu().numpy()
         hu = scan(hu, scanner, tuple(spacing), generator)
         ct[first:last] = hu.round().to(torch.int16).cpu().numpy()
-    return Phantom(Volume(ct, grid), Volume(labels, grid), Volume(compartments, grid))
+    return Phantom(Volume(ct, grid), Volume(labels, grid), endosteal_mm)

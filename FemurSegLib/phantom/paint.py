@@ -1,8 +1,7 @@
 """Paints a patient on any grid: Hounsfield units and exact labels, in torch, on the CPU or a GPU.
 
 Soft tissue comes first, the other bones over it, then the femora, then metal. The label of a voxel is the sign of
-the distance of its centre to the periosteal surface of a femur: cortex, trabecular bone and canal alike. What is
-cortex and what lies inside it follows from the endosteal surface, as `bones.paint_bone` defines it.
+the distance of its centre to the periosteal surface of a femur: cortex, trabecular bone and canal alike.
 """
 
 from __future__ import annotations
@@ -20,10 +19,6 @@ from FemurSegLib.phantom.implants import IMPLANT_HU, beyond_neck_cut, implant_di
 from FemurSegLib.phantom.soft_tissue import SoftTissue
 from FemurSegLib.phantom.tissue import Tissue, sample_tissue
 from FemurSegLib.sides import LABELS
-
-
-CORTICAL, INSIDE = 1, 2
-"""Compartments of a femur: between its periosteal and endosteal surfaces, and trabecular bone with marrow."""
 
 
 @dataclass(frozen=True)
