@@ -6,6 +6,7 @@ import tempfile
 import qt
 import slicer
 
+from FemurSegLib.scene.landmarks import Following, reasons
 from FemurSegLib.scene.nodes import VIEWS, save_picture
 
 PICTURE_SIZE = (190, 230)
@@ -17,9 +18,17 @@ class Results:
 
     def __init__(self, ui):
         self.ui = ui
+        self.following = None
+
+    def stop(self):
+        """Let go of the run's nodes."""
+        if self.following:
+            self.following.stop()
+        self.following = None
 
     def show(self, run):
         """`run`: a `Run` whose segmentation is in the scene, or None."""
+        self.stop()
         there = run is not None
         self.ui.resultsCollapsibleButton.visible = self.ui.saveCollapsibleButton.visible = there
         self.ui.boxesButton.checked = there and any(
@@ -32,6 +41,19 @@ class Results:
         self.ui.warningsLabel.styleSheet = WARNING_STYLE
         for view in VIEWS:
             self._show_picture(getattr(self.ui, f"{view}Picture"), run.radiographs.get(view) if there else None)
+
+        self._show_anatomy(run if there and run.anatomy_table is not None else None)
+
+    def _show_anatomy(self, run):
+        there = run is not None
+        self.ui.anatomyCollapsibleButton.visible = there
+        self.ui.anatomyView.setMRMLTableNode(run.anatomy_table if there else None)
+        if there:
+            self.following = Following(run)
+            self.ui.anatomyLabel.text = "\n".join(reasons(run.report["femurs"]))
+            self.ui.landmarksButton.checked = any(
+                node.GetDisplayNode().GetVisibility() for node in run.landmarks.values()
+            )
 
     def _show_picture(self, label, radiograph):
         label.visible = radiograph is not None

@@ -21,7 +21,10 @@ from .logic import FemurSegLogic
 from .results import Results, show_in_views
 
 POLL_MS = 100
-BUTTONS = ("segment", "stop", "log", "boxes", "refine", "correct", "undo", "export", "training")
+BUTTONS = (
+    *("segment", "stop", "log", "boxes", "refine", "correct", "undo"),
+    *("landmarks", "reset", "export", "training"),
+)
 
 
 class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -66,6 +69,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._segmenting:
             self._segmenting.kill()
             self._segmenting = None
+        self.results.stop()
         self.setParameterNode(None)
         self.removeObservers()
 
@@ -99,6 +103,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
 
     def onSceneStartClose(self, caller, event):
+        self.results.stop()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
@@ -217,6 +222,15 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         run = self.runToShow()
         if run:
             run.edit_boxes(checked)
+
+    def onLandmarks(self, checked=False):
+        run = self.runToShow()
+        if run:
+            run.show_landmarks(checked)
+
+    def onReset(self, checked=False):
+        if self.results.following:
+            self.results.following.reset()
 
     def onCorrect(self, checked=False):
         with self.errorsShown():

@@ -1,6 +1,6 @@
-"""What a run shows in the scene, and how to take it away again.
+"""The nodes of a run in the scene, and how to take them away again.
 
-    run = show_result(folder, volume_node)
+    run = latest_run()
     run.segmentation, run.rois["left_femur"], run.radiographs["coronal"], run.table, run.warnings
     run.undo()
 
@@ -19,14 +19,12 @@ import slicer
 import slicer.util
 import vtk
 
-from FemurSegLib.errors import InputError
-from FemurSegLib.result import Result, read_result
-from FemurSegLib.scene.geometry import flip, frame, right_handed
-from FemurSegLib.sides import COLORS, DISPLAY_NAMES, LABELS, SIDES, TERMINOLOGY
+from FemurSegLib.scene import landmarks
+from FemurSegLib.scene.geometry import flip
 
-RUN, PART, SIDE, VIEW, HIDDEN_BY = (f"FemurSeg.{name}" for name in ("Run", "Part", "Side", "View", "HiddenBy"))
+RUN, PART, VIEW, HIDDEN_BY = (f"FemurSeg.{name}" for name in ("Run", "Part", "View", "HiddenBy"))
+SIDE = landmarks.SIDE
 VIEWS = ("coronal", "axial")
-TABLE_COLUMNS = ("Femur", "Volume (ml)", "Length (mm)", "Confidence", "In the scan")
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Run:
 
     @property
     def nodes(self) -> list:
-        return [node for node in _all_nodes(self.scene) if node.GetAttribute(RUN) == str(self.number)]
+        return [node for node in all_nodes(self.scene) if node.GetAttribute(RUN) == str(self.number)]
 
     def parts(self, part: str) -> list:
         return [node for node in self.nodes if node.GetAttribute(PART) == part]
@@ -76,6 +74,22 @@ class Run:
         return next(iter(self.parts("table")), None)
 
     @property
+    def landmarks(self) -> dict:
+        """{side: fiducials}, the landmarks of each femur that could be read."""
+        return {node.GetAttribute(SIDE): node for node in self.parts(landmarks.LANDMARKS)}
+
+    @property
+    def axes(self) -> dict:
+        """{(side, axis): line}, by the names in `landmarks.AXES`."""
+        nodes = self.parts(landmarks.AXES_PART)
+        return {(node.GetAttribute(SIDE), node.GetAttribute(landmarks.AXIS)): node for node in nodes}
+
+    @property
+    def anatomy_table(self):
+        """The table of angles, lengths and volumes; `landmarks.Following` keeps it up to date."""
+        return next(iter(self.parts(landmarks.TABLE)), None)
+
+    @property
     def report(self) -> dict:
         """The whole result.json of the run; {} if its node was deleted."""
         node = next(iter(self.parts("report")), None)
@@ -95,6 +109,11 @@ class Run:
         for roi in self.rois.values():
             roi.GetDisplayNode().SetHandlesInteractive(on)
 
+    def show_landmarks(self, on: bool) -> None:
+        """Show or hide the landmarks and axes."""
+        for node in (*self.landmarks.values(), *self.axes.values()):
+            node.GetDisplayNode().SetVisibility(on)
+
     def undo(self) -> None:
         """Take away what the run added, nothing else, and show again what it had hidden."""
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
@@ -113,7 +132,7 @@ class Run:
             self.scene.RemoveNode(node)
         for item in folders:
             hierarchy.RemoveItem(item, False, False)
-        for node in _all_nodes(self.scene):
+        for node in all_nodes(self.scene):
             if node.GetAttribute(HIDDEN_BY) == str(self.number):
                 node.RemoveAttribute(HIDDEN_BY)
                 node.SetVisibility(True)
@@ -129,7 +148,7 @@ class Run:
 def runs(scene=None) -> list[Run]:
     """The runs in a scene, oldest first."""
     scene = scene or slicer.mrmlScene
-    numbers = {int(node.GetAttribute(RUN)) for node in _all_nodes(scene) if node.GetAttribute(RUN)}
+    numbers = {int(node.GetAttribute(RUN)) for node in all_nodes(scene) if node.GetAttribute(RUN)}
     return [Run(scene, number) for number in sorted(numbers)]
 
 
@@ -145,26 +164,6 @@ def run_of(volume, scene=None) -> Run | None:
     return None
 
 
-def show_result(folder, volume, scene=None, smoothing=0.5) -> Run:
-    """Add the nodes of a result folder, made from the CT `volume`, to the scene. Raises InputError.
-
-    `smoothing`: factor for the surfaces in 3D, 0 to 1, as in Slicer's Segmentations module. Earlier runs stay
-    and are hidden. If anything fails, the scene is left as it was.
-    """
-    scene = scene or slicer.mrmlScene
-    result = read_result(folder)
-    earlier = runs(scene)
-    run = Run(scene, earlier[-1].number + 1 if earlier else 1)
-    try:
-        _Builder(run, result, volume, smoothing).build()
-    except Exception:
-        run.undo()
-        raise
-    for other in earlier:
-        other.hide(run.number)
-    return run
-
-
 def save_picture(radiograph, path) -> Path:
     """Write a radiograph node as PNG, upright as in the result folder."""
     upright = vtk.vtkImageFlip()
@@ -175,190 +174,6 @@ def save_picture(radiograph, path) -> Path:
     writer.SetFileName(str(path))
     writer.Write()
     return Path(path)
-
-
-class _Builder:
-    def __init__(self, run: Run, result: Result, volume, smoothing: float):
-        self.run, self.result, self.volume, self.smoothing = run, result, volume, smoothing
-        self.report, self.scene = result.document, run.scene
-        self.hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
-        item = self.hierarchy.GetItemByDataNode(volume)
-        beside = self.hierarchy.GetItemParent(item) if item else self.hierarchy.GetSceneItemID()
-        self.shelf = self.hierarchy.CreateFolderItem(beside, f"FemurSeg {run.number}: {volume.GetName()}")
-        self.hierarchy.SetItemAttribute(self.shelf, RUN, str(run.number))
-
-    def build(self) -> None:
-        self.add_segmentation([side for side in SIDES if self.report["femurs"][side]["found"]])
-        for view in VIEWS:
-            self.add_radiograph(view, self.report["radiographs"][view])
-        for side in SIDES:
-            femur = self.report["femurs"][side]
-            if femur["region"]:
-                self.add_roi(side, femur["region"])
-            for view in VIEWS:
-                if femur["boxes"][view]:
-                    self.add_box(view, side, femur["boxes"][view]["box_pixels"])
-        self.add_table()
-        report = self.add("vtkMRMLTextNode", "report", "FemurSeg report")
-        report.SetText(json.dumps(self.report, indent=1))
-
-    def add(self, class_name: str, part: str, name: str, **attributes):
-        """A new node of this run, with its default display, under the run's folder."""
-        node = self.scene.CreateNodeByClass(class_name)
-        node.UnRegister(None)
-        for attribute, value in {RUN: str(self.run.number), PART: part, **attributes}.items():
-            node.SetAttribute(attribute, value)
-        node.SetName(self.scene.GenerateUniqueName(name))
-        self.scene.AddNode(node)
-        if node.IsA("vtkMRMLDisplayableNode"):
-            node.CreateDefaultDisplayNodes()
-            for index in range(node.GetNumberOfDisplayNodes()):
-                node.GetNthDisplayNode(index).SetAttribute(RUN, str(self.run.number))
-        item = self.hierarchy.GetItemByDataNode(node)
-        if item:
-            self.hierarchy.SetItemParent(item, self.shelf)
-        else:
-            self.hierarchy.CreateItem(self.shelf, node)
-        return node
-
-    def add_segmentation(self, found) -> None:
-        node = self.add("vtkMRMLSegmentationNode", "segmentation", "Femurs")
-        node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
-        labels = _read_labelmap(self.result.file("labelmap"))
-        shared = slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(labels)
-        shared.UnRegister(None)
-        segmentation = node.GetSegmentation()
-        for side in found:
-            segment = slicer.vtkSegment()
-            segment.SetName(DISPLAY_NAMES[side])
-            segment.SetColor(*COLORS[side])
-            segment.SetLabelValue(LABELS[side])
-            segment.SetTag(segment.GetTerminologyEntryTagName(), _terminology(side))
-            segment.AddRepresentation("Binary labelmap", shared)
-            segmentation.AddSegment(segment, side)
-        segmentation.SetConversionParameter("Smoothing factor", str(self.smoothing))
-        node.CreateClosedSurfaceRepresentation()
-        display = node.GetDisplayNode()
-        display.SetPreferredDisplayRepresentationName3D("Closed surface")
-        display.SetVisibility3D(True)
-
-    def add_radiograph(self, view: str, place: dict) -> None:
-        reader = vtk.vtkPNGReader()
-        reader.SetFileName(str(self.result.folder / place["file"]))
-        upright = vtk.vtkImageFlip()  # VTK counts rows from the bottom, the report from the top
-        upright.SetFilteredAxis(1)
-        upright.SetInputConnection(reader.GetOutputPort())
-        upright.Update()
-        if not upright.GetOutput().GetNumberOfPoints():
-            raise InputError(f"The {view} radiograph of the result is missing.", "Run the segmentation again.")
-        image = vtk.vtkImageData()
-        image.DeepCopy(upright.GetOutput())
-        image.SetOrigin(0, 0, 0)
-        image.SetSpacing(1, 1, 1)
-        column, row = np.array(place["column_direction_lps"]), np.array(place["row_direction_lps"])
-        axes = flip([column, row, np.cross(column, row)])
-        spacing = (*place["pixel_mm"], max(place["pixel_mm"]))
-        node = self.add("vtkMRMLVectorVolumeNode", "radiograph", f"{view.capitalize()} radiograph", **{VIEW: view})
-        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(frame(axes, flip(place["origin_lps_mm"]), spacing)))
-        node.SetAndObserveImageData(image)
-        node.CreateDefaultDisplayNodes()
-        for index in range(node.GetNumberOfDisplayNodes()):
-            node.GetNthDisplayNode(index).SetAttribute(RUN, str(self.run.number))
-
-    def add_box(self, view: str, side: str, box) -> None:
-        """A rectangle on the radiograph; pixel positions count from the outer corner of the first pixel."""
-        place = self.report["radiographs"][view]
-        column, row = np.array(place["column_direction_lps"]), np.array(place["row_direction_lps"])
-        x0, y0, x1, y1 = box
-        node = self.add(
-            "vtkMRMLMarkupsClosedCurveNode",
-            "box",
-            f"{DISPLAY_NAMES[side]} box ({view})",
-            **{VIEW: view, SIDE: side},
-        )
-        node.SetCurveTypeToLinear()
-        for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1)):
-            lps = (
-                np.array(place["origin_lps_mm"])
-                + column * (x - 0.5) * place["pixel_mm"][0]
-                + row * (y - 0.5) * place["pixel_mm"][1]
-            )
-            node.AddControlPoint(vtk.vtkVector3d(*flip(lps)))
-        node.SetLocked(True)
-        display = node.GetDisplayNode()
-        _colour(display, side)
-        display.SetPointLabelsVisibility(False)
-        display.SetPropertiesLabelVisibility(False)
-        display.SetGlyphScale(0.5)
-        display.SetLineThickness(1.0)  # of a glyph
-
-    def add_roi(self, side: str, region: dict) -> None:
-        node = self.add("vtkMRMLMarkupsROINode", "roi", f"{DISPLAY_NAMES[side]} box", **{SIDE: side})
-        axes = right_handed(flip(region["axes_lps"]))
-        node.SetAndObserveObjectToNodeMatrix(
-            slicer.util.vtkMatrixFromArray(frame(axes, flip(region["center_lps_mm"])))
-        )
-        node.SetSize(*region["size_mm"])
-        display = node.GetDisplayNode()
-        _colour(display, side)
-        display.SetFillVisibility(False)
-        display.SetGlyphScale(0.7)  # the dot in the middle
-        display.SetPropertiesLabelVisibility(False)
-        display.SetHandlesInteractive(False)
-        display.SetRotationHandleVisibility(False)
-
-    def add_table(self) -> None:
-        node = self.add("vtkMRMLTableNode", "table", "Femur measurements")
-        for name in TABLE_COLUMNS:
-            column = vtk.vtkStringArray()
-            column.SetName(name)
-            node.AddColumn(column)
-        for side in SIDES:
-            row = node.AddEmptyRow()
-            for column, text in enumerate(_table_row(side, self.report["femurs"][side])):
-                node.SetCellText(row, column, text)
-        node.SetUseColumnTitleAsColumnHeader(True)
-        node.SetLocked(True)
-
-
-def _table_row(side: str, femur: dict) -> tuple[str, ...]:
-    if not femur["found"]:
-        return DISPLAY_NAMES[side], "-", "-", "-", "not found"
-
-    def number(value, form):
-        return "-" if value is None else format(value, form)
-
-    return (
-        DISPLAY_NAMES[side],
-        number(femur["volume_ml"], ".1f"),
-        number(femur["length_mm"], ".1f"),
-        number(femur["confidence"], ".0%"),
-        f"cut ({', '.join(femur['cut'])})" if femur["cut"] else "whole",
-    )
-
-
-def _terminology(side: str) -> str:
-    """Slicer's serialised terminology entry: context, category, type, modifier, an empty anatomic region."""
-    codes = [TERMINOLOGY["category"], TERMINOLOGY["type"], TERMINOLOGY[side]]
-    return "~".join(
-        [
-            "Segmentation category and type - DICOM master list",
-            *("^".join(code) for code in codes),
-            "Anatomic codes - DICOM master list",
-            "^^",
-            "^^",
-        ]
-    )
-
-
-def _read_labelmap(path: Path):
-    """A label volume node that is not in any scene."""
-    node = slicer.vtkMRMLLabelMapVolumeNode()
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    if not storage.ReadData(node):
-        raise InputError(f"The labelmap {path.name} of the result cannot be read.", "Run the segmentation again.")
-    return node
 
 
 def _region_of(roi) -> dict:
@@ -373,10 +188,5 @@ def _region_of(roi) -> dict:
     return {"center_lps_mm": flip(center).tolist(), "size_mm": list(size), "axes_lps": flip(axes).tolist()}
 
 
-def _colour(display, side: str) -> None:
-    display.SetColor(*COLORS[side])
-    display.SetSelectedColor(*COLORS[side])
-
-
-def _all_nodes(scene) -> list:
+def all_nodes(scene) -> list:
     return list(scene.GetNodes())

@@ -45,7 +45,7 @@ PACKAGES = (
     Package("ultralytics", ">=8.3,<8.5", 11, alone=True),
     Package("ultralytics-thop", ">=2,<3", 1, alone=True),
 )
-"""What a Slicer lacks, and the only place where its versions are given as ranges. `requirements/` and pyproject.toml
+"""What a Slicer lacks, and the only place where its versions are ranges. `requirements/` and pyproject.toml
 pin the set that is tested; Testing/scene/test_packages.py sees that each pin lies in its range."""
 
 SLICER_BRINGS = ("numpy", "scipy", "pillow", "requests", "pydicom", "SimpleITK", "vtk")

@@ -18,8 +18,9 @@ from pathlib import Path
 import slicer
 
 from FemurSegLib.errors import CancelledError, InputError
-from FemurSegLib.scene.nodes import Run, show_result
+from FemurSegLib.scene.nodes import Run
 from FemurSegLib.scene.process import EngineJob, engine_command
+from FemurSegLib.scene.show import show_result
 from FemurSegLib.scene.volume_file import check_ct, write_ct
 from FemurSegLib.sides import SIDES
 

@@ -14,7 +14,7 @@ from leg_ct import CENTRE_X_RAS, HALF_LENGTH_MM, RADIUS_MM, add_ct
 
 from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.scene.export import StlOptions, export_stl, open_edges, save_training_case
-from FemurSegLib.scene.nodes import show_result
+from FemurSegLib.scene.show import show_result
 from FemurSegLib.sides import LABELS, SIDES
 from FemurSegLib.volume import read_ct, read_labelmap
 

@@ -13,7 +13,8 @@ import vtk
 from leg_ct import CENTRE_X_RAS, HALF_LENGTH_MM, RADIUS_MM, add_ct
 
 from FemurSegLib.errors import InputError
-from FemurSegLib.scene.nodes import latest_run, runs, show_result
+from FemurSegLib.scene.nodes import latest_run, runs
+from FemurSegLib.scene.show import show_result
 from FemurSegLib.sides import SIDES
 
 ORIENTATIONS = [("LPS", 0), ("LPS", 25), ("RAS", 25), ("SAL", 10), ("LPI", -30)]
