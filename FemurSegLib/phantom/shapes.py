@@ -4,7 +4,9 @@ cache.
 Sources (the folder is given by the user; nothing of it is shipped):
 - `vsd/*.npz`, VSDFullBodyBoneModels, 16 people, CC BY-NC-SA 4.0; Fischer, Sci Data 10, 763 (2023).
 - `llp26_left_limb.npz`, statistical shape model of the left lower limb, 26 people, MPL-2.0.
-Both are RAS millimetres; everything here is LPS.
+- `visible_human_soft_tissue/VHF.npz`, feet for phantoms without bones of `vsd`, CC BY 4.0; Andreassen et al.,
+  Sci Data 10, 34 (2023).
+All are RAS millimetres; everything here is LPS.
 """
 
 from __future__ import annotations
@@ -28,8 +30,21 @@ FIELD_SPACING_MM = {
     "patella": 1.0,
     "foot": 1.5,
 }
+FEET, OPEN_FEET = "z013", "vhf"
+"""Who lends feet to those who have none; the second where no bone of `vsd` may be used."""
 DISTAL_MM = 35.0
 """Height of the block of femur above its lowest point from which the knee's frame is taken."""
+FOOT_BONES = (
+    "talus",
+    "calcaneus",
+    "navicular",
+    "cuboid",
+    "lateral_cuneiform",
+    "intermediate_cuneiform",
+    "medial_cuneiform",
+    "phalanges",
+)
+"""Of the Visible Human, whose phalanges hold the metatarsals."""
 CACHE_VERSION = 1
 
 
@@ -78,11 +93,44 @@ def load_person(shapes: Path, name: str, cache: Path | None = None) -> Person:
     stored = Path(cache) / f"{name}.v{CACHE_VERSION}.npz" if cache else None
     if stored is not None and stored.exists():
         return _read(stored, name)
-    meshes, hints = meshes_of(Path(shapes), name)
-    person = _person(name, meshes, hints)
+    person = _feet_donor(Path(shapes)) if name == OPEN_FEET else _person(name, *meshes_of(Path(shapes), name))
     if stored is not None:
         _write(stored, person)
     return person
+
+
+def feet_for(people) -> str:
+    """Who lends feet to phantoms of these people: nobody of `vsd` where none of them is."""
+    return OPEN_FEET if people and all(name.startswith("llp26-") for name in people) else FEET
+
+
+def _feet_donor(shapes: Path) -> Person:
+    """Feet and tibiae of the Visible Human Female. Her legs' axes go from the head of the femur to its cartilage at
+    the knee, and are turned as her feet point: straight forwards in her scan."""
+    path = shapes / "visible_human_soft_tissue" / "VHF.npz"
+    if not path.exists():
+        raise InputError(f"{path} is not there, which lends feet.", "Give the folder that holds vsd/ and it.")
+    facts = json.loads((shapes / "manifest.json").read_text())["visible_human"]["subjects"]["VHF"]["landmarks"]
+    fields, frames = {}, {}
+    with np.load(path) as file:
+        for side in ("left", "right"):
+
+            def mesh(name, side=side, file=file):
+                return file[f"{name.format(side)}_vertices"] * RAS_TO_LPS, file[f"{name.format(side)}_faces"]
+
+            foot = mesh("bone_{}_talus")
+            for bone in FOOT_BONES[1:]:
+                foot = _join(foot, mesh(f"bone_{{}}_{bone}"))
+            fields[f"{side}_foot"] = distance_field(*foot, FIELD_SPACING_MM["foot"])
+            fields[f"{side}_tibia"] = distance_field(*mesh("bone_{}_tibia"), FIELD_SPACING_MM["tibia"])
+            head = np.array(facts[side]["femur_head_center_ras"]) * RAS_TO_LPS
+            radius = facts[side]["cartilage_sphere_radius_mm"]
+            knee = mesh("cartilage_{}_femur_distal")[0].mean(0)
+            up = _unit(head - knee)
+            left = _unit(np.array([1.0, 0, 0]) - up[0] * up)
+            axes = np.stack([left, np.cross(up, left), up])
+            frames[side] = FemurFrame(head, float(radius), knee, axes)
+    return Person(OPEN_FEET, fields, frames, {}, {})
 
 
 def _person(name: str, meshes: dict, hints: dict) -> Person:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import sample_scanner, scan
-from FemurSegLib.phantom.shapes import Person, load_person
+from FemurSegLib.phantom.shapes import Person, feet_for, load_person
 from FemurSegLib.phantom.tissue import IMPLANTS, Tissue, sample_tissue
 from FemurSegLib.segmentation.network import SPACING_MM, normalize
 from FemurSegLib.sides import UNDECIDED_LABEL
@@ -38,8 +38,8 @@ class PhantomSource:
     """Patches from phantoms of the given people: `source[n]` for any n from 0, the same at every call.
 
     shapes: folder of bone shapes; people: their names; cache: folder of distance fields; patch: (k, j, i) voxels
-    of 1 mm; device: where they are painted, and stay; feet: the person who lends feet; per_patient: patches in a
-    row that are painted from one patient; pool: people kept ready, for 2 * pool patients.
+    of 1 mm; device: where they are painted, and stay; feet: who lends feet, `feet_for` by default; per_patient:
+    patches in a row that are painted from one patient; pool: people kept ready, for 2 * pool patients.
     """
 
     shapes: Path
@@ -48,7 +48,7 @@ class PhantomSource:
     patch: tuple[int, int, int]
     seed: int = 0
     device: str = "cpu"
-    feet: str = "z013"
+    feet: str = ""
     per_patient: int = 4
     pool: int = 12
 
@@ -77,7 +77,7 @@ def _patient(source: PhantomSource, number: int) -> tuple[Anatomy, Tissue]:
     group = np.random.default_rng([source.seed, 1, number // (2 * source.pool)])
     chosen = group.choice(source.people, size=min(source.pool, len(source.people)), replace=False)
     people = [_person(source.shapes, str(name), source.cache) for name in chosen]
-    feet = _person(source.shapes, source.feet, source.cache)
+    feet = _person(source.shapes, source.feet or feet_for(source.people), source.cache)
     rng = np.random.default_rng([source.seed, 2, number])
     anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
     return anatomy, _with_metal(sample_tissue(anatomy.seed), rng)

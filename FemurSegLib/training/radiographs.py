@@ -45,8 +45,8 @@ class RadiographSet:
     """What to make. A set that is partly there is completed, so making can be interrupted.
 
     out: folder; split: `train` or `val`, its part of the folder. shapes, people, cache: see PhantomSource;
-    feet: who lends feet. patients: phantoms to paint, fourteen radiographs of each view from each; without
-    whole_bodies, seven of their parts. cases: labelled CTs; per_case: radiographs of each view from each of
+    feet: who lends feet, `feet_for` by default. patients: phantoms to paint, fourteen radiographs of each view from
+    each; without whole_bodies, seven of their parts. cases: labelled CTs; per_case: radiographs of each view from each of
     them. Everything random follows from `seed`.
     """
 
@@ -55,7 +55,7 @@ class RadiographSet:
     shapes: Path | None = None
     people: tuple[str, ...] = ()
     cache: Path | None = None
-    feet: str = "z013"
+    feet: str = ""
     patients: int = 90
     whole_bodies: bool = True
     cases: tuple = ()
@@ -143,11 +143,12 @@ def _from_phantom(what: RadiographSet, number: int) -> None:
         return
     from FemurSegLib.phantom.anatomy import sample_anatomy
     from FemurSegLib.phantom.case import grid_for, make_phantom
+    from FemurSegLib.phantom.shapes import feet_for
 
     rng = np.random.default_rng([what.seed, number, what.split == "val"])
     chosen = rng.choice(what.people, size=min(5, len(what.people)), replace=False)
     people = [_person(what.shapes, str(person), what.cache) for person in chosen]
-    feet = _person(what.shapes, what.feet, what.cache)
+    feet = _person(what.shapes, what.feet or feet_for(what.people), what.cache)
     anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
 
     def paint(grid):
