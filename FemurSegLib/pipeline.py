@@ -39,8 +39,6 @@ WIDEN_MM = 30.0
 ATTEMPTS = 3
 SMALLEST_ML = 1.5
 """Less than this is not called a femur."""
-LOW_CONFIDENCE = 0.75
-"""Below this the surgeon is told; a choice, not yet calibrated on many people."""
 SECOND_PART = 0.1
 """A second piece of at least this part of the femur's volume is worth a word to the surgeon."""
 
@@ -70,6 +68,7 @@ def segment_femurs(
     clock = _Clock(progress)
     oriented = volume.oriented()
     with clock("load"):
+        from FemurSegLib.segmentation.confidence import gather, load_calibration
         from FemurSegLib.segmentation.inference import Runner, pick_device
         from FemurSegLib.segmentation.network import build_network, trained_patch
 
@@ -82,6 +81,7 @@ def segment_femurs(
             raise ModelError(f"The weights {used[0].file} do not fit the network '{network}'.",
                              "Use the weights that belong to this version of FemurSeg.") from error
         runner = Runner(segmenter, pick_device(device))
+        calibration = load_calibration(network, models_folder)
 
     radiographs, localization = _localize(oriented, regions, clock, models_folder, used)
     found = {side: region for side, region in localization.regions.items() if side in sides}
@@ -89,7 +89,7 @@ def segment_femurs(
         raise _no_femur(localization, sides)
 
     labels = np.zeros(oriented.grid.shape, np.uint8)
-    confidence, probability = {}, {}
+    evidence, confidence, probability = {}, {}, {}
     findings = [f for f in localization.warnings if f.side is None or f.side in sides]
     bar = _Bar(progress, found)
     for side, region in found.items():
@@ -106,11 +106,17 @@ def segment_femurs(
         cut = _faces_touched(labels, LABELS[side])
         found[side] = replace(region, cut=cut)
         findings = [f for f in findings if (f.code, f.side) != ("femur_cut", side)]  # the mask knows better
-        confidence[side] = round(region.score * mask.body.certainty, 3)
-        findings += _about_mask(side, mask, cut, confidence[side])
-    if not confidence:
+        evidence[side] = gather(mask.voxels, mask.place, mask.body.certainty, region, cut, oriented)
+        if calibration:
+            confidence[side] = round(calibration.confidence(evidence[side]), 3)
+            findings += _about_confidence(side, confidence[side], calibration.reasons(evidence[side]))
+        findings += _about_mask(side, mask, cut)
+    if not evidence:
         raise _no_femur(localization, sides)
 
+    if not (calibration and calibration.fits(used)):
+        words = "The confidence was not calibrated for the weights that were used; do not rely on it."
+        findings.append(Finding("confidence_uncalibrated", words))
     findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
     for finding in findings:
         progress(events.warning(finding))
@@ -125,6 +131,7 @@ def segment_femurs(
         device=str(runner.device),
         models=used,
         probability=probability,
+        evidence=evidence,
     )
 
 
@@ -252,11 +259,18 @@ def _faces_touched(labels: np.ndarray, label: int) -> tuple[str, ...]:
     )
 
 
-def _about_mask(side: str, mask: _Mask, cut, confidence: float) -> list[Finding]:
+def _about_confidence(side: str, confidence: float, reasons: list[str]) -> list[Finding]:
+    from FemurSegLib.segmentation.confidence import LOW_CONFIDENCE
+
+    if confidence >= LOW_CONFIDENCE:
+        return []
+    words = f"The {DISPLAY_NAMES[side].lower()} is more likely wrong in places than not (confidence {confidence:.0%}"
+    words += f": {', and '.join(reasons)}); check it slice by slice."
+    return [Finding("low_confidence", words, side)]
+
+
+def _about_mask(side: str, mask: _Mask, cut) -> list[Finding]:
     name, found = DISPLAY_NAMES[side].lower(), []
-    if confidence < LOW_CONFIDENCE:
-        words = f"The {name} was found with little confidence; check that it is this bone, and the side."
-        found.append(Finding("low_confidence", words, side))
     if cut:
         found.append(Finding("femur_cut", f"The {name} is cut by the edge of the scan ({', '.join(cut)}).", side))
     if not mask.complete:

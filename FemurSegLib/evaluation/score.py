@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -29,7 +29,8 @@ class FemurScore:
     """One femur; nan where there is nothing to compare. `present`: in the reference; `found`: in the result.
 
     Masks: Dice and its kin as in metrics.Overlap, distances in mm, volumes in ml. Boxes: intersection
-    over union of the 3D region (before its margin) and of the box in each view.
+    over union of the 3D region (before its margin) and of the box in each view. Confidence and what it was made of
+    (segmentation/confidence.py) as the result has them.
     """
 
     side: str
@@ -47,6 +48,8 @@ class FemurScore:
     reference_ml: float = 0.0
     result_ml: float = 0.0
     swapped: bool = False
+    confidence: float = NAN
+    evidence: dict[str, float] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def score(name: str, segmentation: Segmentation, reference: Volume | None) -> Ca
     codes = tuple(f.code for f in segmentation.findings)
     if reference is None:
         femurs = tuple(
-            FemurScore(side, False, bool(ml), result_ml=ml)
+            FemurScore(side, False, bool(ml), result_ml=ml, **_confidence(segmentation, side))
             for side in SIDES
             for ml in [_ml(result, result.voxels == LABELS[side])]
         )
@@ -204,8 +207,7 @@ def _femurs(result, reference, boxes, segmentation, references) -> tuple[FemurSc
     known = theirs != UNDECIDED_LABEL
     known = None if known.all() else known
     return tuple(
-        _femur(side, mine, theirs, known, inside, spacing, boxes, found, segmentation, references)
-        for side in SIDES
+        _femur(side, mine, theirs, known, inside, spacing, boxes, found, segmentation, references) for side in SIDES
     )
 
 
@@ -240,8 +242,14 @@ def _femur(side, mine, theirs, known, inside, spacing, boxes, found, segmentatio
         axial_iou=ious["axial"],
         reference_ml=round(np.count_nonzero(b) * volume, 2),
         result_ml=round(np.count_nonzero(a) * volume, 2),
+        **_confidence(segmentation, side),
         swapped=bool(np.count_nonzero(a & (theirs == other)) > SWAPPED * max(1, np.count_nonzero(a))),
     )
+
+
+def _confidence(segmentation: Segmentation, side: str) -> dict:
+    evidence = segmentation.evidence.get(side)
+    return {"confidence": segmentation.confidence.get(side, NAN), "evidence": asdict(evidence) if evidence else {}}
 
 
 def _slices(edges, margin, size) -> tuple[slice, ...]:

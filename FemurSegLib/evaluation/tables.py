@@ -104,9 +104,7 @@ def curve(view: str, side: str, scores: list[CaseScore], iou: float = AP_IOU) ->
     detections = [
         (n, p, box) for n, s in enumerate(scores) for *kind, p, box in s.detections if tuple(kind) == wanted
     ]
-    references = [
-        (n, box) for n, s in enumerate(scores) for *kind, box in s.references if tuple(kind) == wanted
-    ]
+    references = [(n, box) for n, s in enumerate(scores) for *kind, box in s.references if tuple(kind) == wanted]
     return precision_recall(detections, references, iou)
 
 
@@ -128,7 +126,7 @@ def write_tables(folder: Path, scores: list[CaseScore], settings: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n\n\n".join(filter(None, (boxes_table(scores), masks_table(scores))))
     (folder / "tables.txt").write_text(text + "\n", encoding="utf-8")
-    columns = [f.name for f in fields(FemurScore)]
+    columns = [f.name for f in fields(FemurScore) if f.name != "evidence"]
     with open(folder / "femora.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["case", "verdict", "seconds", *columns])
@@ -138,25 +136,6 @@ def write_tables(folder: Path, scores: list[CaseScore], settings: dict) -> None:
     cases = [asdict(s) | {"verdict": s.verdict} for s in scores]
     document = {"settings": settings, "summary": summary(scores), "cases": cases}
     (folder / "cases.json").write_text(json.dumps(_plain(document), indent=1), encoding="utf-8")
-
-
-def write_curves(path: Path, scores: list[CaseScore]) -> None:
-    """The precision-recall curves of both views and sides as a PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 5), dpi=110)
-    axes = figure.add_subplot(xlabel="Recall", ylabel="Precision", xlim=(0, 1.02), ylim=(0, 1.05))
-    for view in VIEWS:
-        for side in SIDES:
-            c = curve(view, side, scores)
-            if len(c.recall) and not math.isnan(c.ap):
-                style = "-" if view == "coronal" else "--"
-                axes.step(np.r_[0, c.recall], np.r_[c.precision[0], c.precision], style, where="pre",
-                          label=f"{view}, {side.replace('_', ' ')}: AP {c.ap:.3f}")  # fmt: skip
-    axes.set_title(f"Boxes, IoU >= {AP_IOU}")
-    if axes.lines:
-        axes.legend(loc="lower left")
-    figure.savefig(path)
 
 
 def _lines(head: list[str], rows: list[list], digits: int, ends: list[str] | None = None) -> list[str]:
@@ -172,8 +151,7 @@ def _lines(head: list[str], rows: list[list], digits: int, ends: list[str] | Non
         below[1].append("" if math.isnan(mean) else f"{low:.{d}f}-{high:.{d}f}")
         below[2].append(_number(_worst(values, named.get(title, title)), d))
     text = [
-        [row[0], *(_number(v, _digits(h, digits)) for h, v in zip(head[1:], row[1:], strict=True))]
-        for row in rows
+        [row[0], *(_number(v, _digits(h, digits)) for h, v in zip(head[1:], row[1:], strict=True))] for row in rows
     ]
     widths = [max(len(line[n]) for line in [head, *text, *below]) for n in range(len(head))]
 

@@ -1,0 +1,273 @@
+"""One page with all of an evaluation: tables, figures and a picture of every case. It opens without a network.
+
+report = Report("report")
+report.add(case_score, ct, result, reference)      # draws at once; nothing of the volumes is kept
+report.write(scores, runs=["runs/segmenter"])      # report/report.html
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from html import escape
+from pathlib import Path
+
+from FemurSegLib import __version__, models
+from FemurSegLib.errors import FemurSegError, InputError, OutputError
+from FemurSegLib.evaluation.calibration import judged_of, read_judged
+from FemurSegLib.evaluation.figures import draw_precision_recall, draw_reliability, draw_violins
+from FemurSegLib.evaluation.metrics import AP_IOU
+from FemurSegLib.evaluation.score import CaseScore
+from FemurSegLib.evaluation.tables import (
+    BOX_COLUMNS,
+    HIGH_IS_BAD,
+    MASK_COLUMNS,
+    case_ap,
+    of_case,
+    summary,
+)
+from FemurSegLib.html_page import figure, page, table
+from FemurSegLib.result import versions
+from FemurSegLib.segmentation.confidence import GOOD_DICE
+from FemurSegLib.sides import DISPLAY_NAMES
+from FemurSegLib.volume import Volume
+
+NAME = "report.html"
+PAPER = {"region_iou": 0.9671, "map": 0.9656, "dice": 0.953, "sensitivity": 0.965, "specificity": 0.998,
+         "pixel_accuracy": 0.996}  # fmt: skip
+"""Xie 2025: averaged IoU and mAP as the text tells Table 4, the others as the last line of Table 5."""
+LARGEST_SCALE_MM = 5.0
+"""Where the colours of the painted bones end at most; what lies farther is as dark."""
+PICTURE_COLORS = 256
+
+STYLE = """
+body { max-width: 270mm; padding: 6mm; }
+h3 { font-size: 10.5pt; margin: 5mm 0 1mm; }
+th.sortable { cursor: pointer; }
+th.sortable:hover { color: #000; text-decoration: underline; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4mm; align-items: start; }
+.note { color: #4a5462; font-size: 8.5pt; }
+code { font-size: 8.5pt; overflow-wrap: anywhere; }
+"""
+SCRIPT = """
+const value = cell => { const n = parseFloat(cell.textContent); return isNaN(n) ? cell.textContent : n; };
+document.querySelectorAll('thead th').forEach(head => {
+  head.classList.add('sortable');
+  head.title = 'Sort by this column';
+  let up = false;
+  head.addEventListener('click', () => {
+    const body = head.closest('table').tBodies[0], n = head.cellIndex;
+    up = !up;
+    const order = (a, b) => typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === 'number' ? -1 : 1;
+    [...body.rows].sort((a, b) => (up ? 1 : -1) * order(value(a.cells[n]), value(b.cells[n])))
+      .forEach(row => body.append(row));
+  });
+});
+document.querySelectorAll('td:first-child').forEach(cell => {
+  const there = document.getElementById('case-' + cell.textContent);
+  if (!there) return;
+  const link = document.createElement('a');
+  link.href = '#' + there.id;
+  link.textContent = cell.textContent;
+  cell.replaceChildren(link);
+});
+"""
+
+
+class Report:
+    """Collects the pictures of cases as they are evaluated, and writes the page at the end.
+
+    Raises OutputError where the folder cannot be made, or the page not be written; then an earlier page stays.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"The folder {folder} cannot be made.", "Choose another one.") from error
+        self._scratch = tempfile.TemporaryDirectory(prefix="femurseg-report-")
+        self._pictures: dict[str, list[tuple[Path, str]]] = {}
+
+    def add(self, score: CaseScore, ct: Volume, result: Volume | None, reference: Volume | None) -> None:
+        """Draws the slices of a case and, where there is a reference, the distance painted on each bone."""
+        from FemurSegLib.evaluation.pictures import draw_case
+
+        drawn = self._pictures.setdefault(score.name, [])
+        path = Path(self._scratch.name) / f"{len(self._pictures)}.png"
+        draw_case(path, ct, result, reference, score.name)
+        words = "Slices. Red: right femur of the result, blue: left one; green: reference, yellow: left open by it."
+        drawn.append((path, words))
+        if result is None or reference is None:
+            return
+        for femur in score.femurs:
+            if femur.present and femur.found:
+                painted = path.with_name(f"{path.stem}_{femur.side}.png")
+                if _paint(painted, result, reference, femur, score.name):
+                    drawn.append((painted, f"{DISPLAY_NAMES[femur.side]}: distance to the reference's surface."))
+
+    def write(self, scores: list[CaseScore], runs: Iterable[Path] = ()) -> Path:
+        """The page over all cases and the training runs named (folders with a curve); its path."""
+        scores = sorted(scores, key=_worst_first)
+        body = [
+            "<h1>FemurSeg: evaluation</h1>",
+            _made(scores),
+            "<h2>In short</h2>", _short(scores),
+            "<h2>Boxes, a line a case</h2>", _boxes(scores),
+            "<h2>Masks, a line a femur</h2>", _masks(scores),
+            *self._figures(scores),
+            *_curves(runs),
+            "<h2>Cases, the worst first</h2>", *map(self._case, scores),
+        ]  # fmt: skip
+        text = page("FemurSeg: evaluation", "\n".join(body), STYLE, SCRIPT)
+        path, partial = self.folder / NAME, self.folder / f".{NAME}.{os.getpid()}"
+        try:
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise OutputError(f"{path} could not be written.", "Choose another folder.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    def _figures(self, scores: list[CaseScore]) -> list[str]:
+        scratch, out = Path(self._scratch.name), []
+        if any(f.present for s in scores if s.labelled for f in s.femurs):
+            out.append("<h2>Detectors</h2>")
+            out.append(figure(draw_precision_recall(scratch / "curves.png", scores), _ABOUT_CURVES, width="78%"))
+            out.append("<h2>How the figures spread</h2>")
+            out.append(figure(draw_violins(scratch / "violins.png", scores), _ABOUT_VIOLINS))
+        out.append("<h2>Confidence</h2>")
+        out.append(f"<p>The confidence is the probability that a mask reaches Dice {GOOD_DICE}.</p>")
+        plots = {"fit.png": ("Femora of the calibration, each person left out in turn", read_judged()),
+                 "here.png": ("The femora of this page", judged_of(scores))}  # fmt: skip
+        for name, (title, judged) in plots.items():
+            if judged:
+                out.append(figure(draw_reliability(scratch / name, judged, title), width="78%"))
+            else:
+                out.append(f'<p class="note">{escape(title)}: there are none.</p>')
+        return out
+
+    def _case(self, score: CaseScore) -> str:
+        told = [score.verdict, *(f"{DISPLAY_NAMES[f.side].lower()}: Dice {_text(f.dice)}, mean distance "
+                f"{_text(f.mean_surface_mm, 2)} mm, confidence {_text(f.confidence, 2)}"
+                for f in score.femurs if f.found and f.present)]  # fmt: skip
+        told += [score.message] if score.message else []
+        told += [", ".join(code.replace("_", " ") for code in dict.fromkeys(score.findings))] * bool(score.findings)
+        drawn = self._pictures.get(score.name, [])
+        first, *bones = [figure(_fewer_colors(path), words) for path, words in drawn] or [""]
+        below = f'<div class="pair">{"".join(bones)}</div>' if len(bones) > 1 else "".join(bones)
+        return (f'<h3 id="case-{escape(score.name)}">{escape(score.name)}</h3>'
+                f"<p>{escape('; '.join(told))}</p>{first}{below}")  # fmt: skip
+
+
+_ABOUT_CURVES = "Precision and recall of the boxes over all cases, as the score that a box must reach falls."
+_ABOUT_VIOLINS = "Overlaps are better the higher, distances the lower."
+
+
+def _paint(path: Path, result: Volume, reference: Volume, femur, name: str) -> bool:
+    from FemurSegLib.evaluation.painted_bone import nice_limit_mm, painted_distance
+    from FemurSegLib.evaluation.surface_error import surface_error
+
+    found = surface_error(result, reference, femur.side)
+    if found is None:
+        return False
+    mesh, distances = found
+    limit = min(nice_limit_mm(distances), LARGEST_SCALE_MM)
+    painted_distance(mesh, distances, path, f"{DISPLAY_NAMES[femur.side]} of {name}", limit_mm=limit)
+    return True
+
+
+def _fewer_colors(path: Path):
+    """A picture in few colours: a third of the size, and hardly seen."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return picture.convert("RGB").quantize(PICTURE_COLORS, dither=Image.Dither.NONE)
+
+
+def _worst_first(score: CaseScore):
+    dice = [f.dice for f in score.femurs if f.present or (f.found and score.labelled)]
+    return (min((d for d in dice if not math.isnan(d)), default=2.0), score.name)
+
+
+def _made(scores: list[CaseScore]) -> str:
+    """The command, the time, versions and weights."""
+    weights = []
+    try:
+        weights = [f"{m.file} (SHA-256 {m.sha256[:16]}…)" for m in models.table().values()]
+    except FemurSegError as error:
+        weights = [str(error)]
+    rows = [
+        ("Command", shlex.join(["femurseg", *sys.argv[1:]])),
+        ("Made", datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in {"FemurSeg": __version__, **versions()}.items())),
+        ("Weights", ", ".join(weights)),
+        ("Cases", f"{len(scores)}, {sum(s.labelled for s in scores)} of them with a reference"),
+    ]
+    return table(rows)
+
+
+def _short(scores: list[CaseScore]) -> str:
+    s = summary(scores)
+    rows = []
+    for title, column in {**BOX_COLUMNS, **MASK_COLUMNS}.items():
+        digits = 2 if column in HIGH_IS_BAD else 4
+        v = s[column]
+        between = f"{_text(v['ci95'][0], digits)} to {_text(v['ci95'][1], digits)}" if _is(v["mean"]) else None
+        paper = _text(PAPER.get(column))
+        rows.append((title, _text(v["mean"], digits), between, _text(v["worst"], digits), paper))
+    rows.insert(len(BOX_COLUMNS), ("mAP", _text(s["map"], 4), None, None, PAPER["map"]))
+    told = (f"Femora {s['femora']}, missed {s['missed']}, found where there is none {s['extra']}, "
+            f"sides exchanged {s['swapped']}, errors {s['errors']}.")  # fmt: skip
+    head = ("", "Mean", "95 % interval", "Worst case", "Xie 2025 (other data)")
+    return f"<p>{told}</p>" + table(rows, head)
+
+
+def _boxes(scores: list[CaseScore]) -> str:
+    rows = [(s.name, *(_text(of_case(s, c)) for c in BOX_COLUMNS.values()), _text(case_ap(s)), s.verdict)
+            for s in scores]  # fmt: skip
+    return table(rows, ("Case", *BOX_COLUMNS, f"AP (IoU ≥ {AP_IOU})", "Outcome"))
+
+
+def _masks(scores: list[CaseScore]) -> str:
+    rows = []
+    for s in scores:
+        for f in s.femurs:
+            if f.present or f.found:
+                values = [_text(getattr(f, c), 2 if c in HIGH_IS_BAD else 4) for c in MASK_COLUMNS.values()]
+                rows.append((s.name, f.side.split("_")[0], *values, f.reference_ml if s.labelled else None,
+                             f.result_ml, _text(f.confidence, 2), _text(s.seconds, 1)))  # fmt: skip
+    head = ("Case", "Femur", *MASK_COLUMNS, "Reference ml", "Result ml", "Confidence", "Seconds, case")
+    return table(rows, head)
+
+
+def _curves(runs: Iterable[Path]) -> list[str]:
+    """The training curves of run folders, and of the runs in folders of runs. Raises InputError for one without."""
+    from FemurSegLib.training.curves import draw_detector_curve, draw_segmenter_curve
+
+    out = []
+    for run in map(Path, runs):
+        drawn = []
+        for folder in [run, *sorted(p for p in run.glob("*") if p.is_dir())]:
+            path = draw_segmenter_curve(folder) or draw_detector_curve(folder)
+            drawn += [figure(path, f"Training run {folder}")] if path else []
+        if not drawn:
+            raise InputError(f"{run} holds no training curve.", "Give the folder of a training run.")
+        out += drawn
+    return ["<h2>Training</h2>", f'<div class="pair">{"".join(out)}</div>'] if out else []
+
+
+def _text(value, digits: int = 4) -> str | None:
+    if value is None or math.isnan(value):
+        return None
+    return f"{value:.{digits}f}" if math.isfinite(value) else "∞"
+
+
+def _is(value: float) -> bool:
+    return math.isfinite(value)
