@@ -77,6 +77,27 @@ def _add_segmenter(kinds) -> None:
     option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
     option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")
     option("--start", type=Path, metavar="FILE", help="weights (safetensors) to start from")
+    option(
+        "--validate-every",
+        type=int,
+        default=250,
+        metavar="N",
+        help="steps between validations on those held out, whose best weights are kept; default: 250",
+    )
+    option(
+        "--validation-patches",
+        type=int,
+        default=12,
+        metavar="N",
+        help="of phantoms of people held out, and of CTs held out; default: 12 of each",
+    )
+    option(
+        "--patience",
+        type=int,
+        default=10,
+        metavar="N",
+        help="stop after so many validations without gain, 0: never; default: 10",
+    )
     parser.set_defaults(run=train_segmenter)
 
 
@@ -182,7 +203,12 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, default=math.inf, metavar="X", help="stop after this time; default: no limit"
     )
     option("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
-    option("--workers", type=int, default=1, metavar="N", help="processes that prepare data; default: 1")
+    option(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that prepare data on the CPU; default: 1, and 0 where a GPU paints them",
+    )
     option("--seed", type=int, default=0, metavar="N", help="default: 0")
     option(
         "--export",
@@ -198,6 +224,7 @@ def train_segmenter(args: argparse.Namespace) -> int:
     from FemurSegLib.errors import CancelledError
     from FemurSegLib.training import segmenter
     from FemurSegLib.training.curves import draw_segmenter_curve
+    from FemurSegLib.training.distributed import launched
 
     people, cases, held_out = _material(args)
     recipe = recipe_of(args.network)
@@ -224,14 +251,23 @@ def train_segmenter(args: argparse.Namespace) -> int:
         cache=args.cache,
         precision=args.precision,
         start=args.start,
+        held_people=tuple(one for one in held_out if isinstance(one, str)),
+        held_cases=tuple(one for one in held_out if not isinstance(one, str)),
+        validate_every=args.validate_every,
+        validation_patches=args.validation_patches,
+        patience=args.patience,
     )
     _note(args.out, people, cases, held_out)
+    is_first = launched().is_first
     try:
         weights = segmenter.train_segmenter(settings, report=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         raise CancelledError("Stopped.", "The same command goes on from the last checkpoint.") from None
     finally:
-        draw_segmenter_curve(args.out)
+        if is_first:
+            draw_segmenter_curve(args.out)
+    if not is_first:  # of several processes only one writes
+        return 0
     if args.export is not None:
         from safetensors.torch import load_file
 
@@ -253,8 +289,11 @@ def train_detector(args: argparse.Namespace) -> int:
     from FemurSegLib.errors import CancelledError, InputError
     from FemurSegLib.training import detector
     from FemurSegLib.training.curves import draw_detector_curve
+    from FemurSegLib.training.distributed import launched
     from FemurSegLib.training.radiographs import RadiographSet, make_radiographs_of
 
+    if launched().size > 1:
+        raise InputError("The detector is trained by one process.", "Start it without torchrun.")
     people, cases, held_out = _material(args)
     held_people = [name for name in held_out if isinstance(name, str)]
     held_cases = [case for case in held_out if not isinstance(case, str)]
@@ -271,7 +310,7 @@ def train_detector(args: argparse.Namespace) -> int:
         cases=tuple(cases),
         per_case=args.per_case,
         seed=args.seed,
-        workers=max(1, args.workers),
+        workers=args.workers or 1,
     )
     validated = replace(
         made,
@@ -295,12 +334,12 @@ def train_detector(args: argparse.Namespace) -> int:
                 start=args.start,
                 epochs=args.epochs,
                 batch=args.batch,
-                workers=args.workers,
+                workers=1 if args.workers is None else args.workers,
                 minimum_area_ratio=args.minimum_area_ratio,
                 image_size=args.image_size,
                 learning_rate=args.learning_rate,
                 minutes=args.minutes / len(views),
-                device=_device(args.device).replace("cuda", "0"),
+                device=_device(args.device).removeprefix("cuda:"),
                 threads=args.threads,
                 bf16=args.bf16,
                 seed=args.seed,
@@ -372,6 +411,7 @@ def _note(out: Path, people, cases, held_out) -> None:
     them.
     """
     from FemurSegLib.errors import InputError
+    from FemurSegLib.training.distributed import launched
 
     out.mkdir(parents=True, exist_ok=True)
     earlier = out / "material.json"
@@ -388,7 +428,10 @@ def _note(out: Path, people, cases, held_out) -> None:
         "cases": [case.name for case in cases],
         "held_out": [getattr(one, "name", one) for one in held_out],
     }
-    (out / "material.json").write_text(json.dumps(named, indent=1))
+    if launched().is_first:
+        partial = out / "material.partial"
+        partial.write_text(json.dumps(named, indent=1))
+        partial.replace(out / "material.json")
 
 
 def _tell(view: str, epoch: dict) -> None:
@@ -400,8 +443,12 @@ def _tell(view: str, epoch: dict) -> None:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
+    """`cuda:N` for a GPU, `cpu` without."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    from FemurSegLib.training.distributed import own_gpu
+
+    if name != "auto":
+        return own_gpu() if name == "cuda" else name
+
+    return own_gpu() if torch.cuda.is_available() else "cpu"

@@ -11,20 +11,31 @@ SMOOTHING = 0.9
 
 
 def draw_segmenter_curve(run: Path) -> Path | None:
-    """run/curve.png from run/curve.jsonl: the loss as it was, and smoothed. None if there is no curve."""
+    """run/curve.png from run/curve.jsonl: the loss as it was and smoothed, and the Dice of those held out. None if
+    there is no curve."""
     path = Path(run) / "curve.jsonl"
-    by_step = {}
+    lines = read_segmenter_curve(path)
+    return _draw(path.with_suffix(".png"), "Step", lines) if lines else None
+
+
+def read_segmenter_curve(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """(steps, values) by name: `loss`, `smoothed loss`, and `validation Dice, KIND`; empty without a file."""
+    by_step: dict[str, dict[int, float]] = {}
     for text in path.read_text().splitlines() if path.exists() else ():
-        with suppress(ValueError):  # a line cut off when the training was killed
+        with suppress(ValueError, KeyError):  # a line cut off when the training was killed
             line = json.loads(text)
-            by_step[line["step"]] = line  # steps after the last checkpoint are done twice
-    lines = [by_step[step] for step in sorted(by_step)]
-    if not lines:
-        return None
-    steps, loss = [line["step"] for line in lines], [line["loss"] for line in lines]
-    return _draw(
-        path.with_suffix(".png"), "Step", {"loss": (steps, loss), "smoothed": (steps, _smooth(loss))}
-    )
+            values = {f"validation Dice, {kind}": dice for kind, dice in line.get("validation", {}).items()}
+            if "loss" in line:
+                values["loss"] = line["loss"]
+            for name, value in values.items():
+                by_step.setdefault(name, {})[line["step"]] = value  # steps after the last checkpoint are done twice
+    lines = {}
+    for name, values in by_step.items():
+        steps = sorted(values)
+        lines[name] = (steps, [values[step] for step in steps])
+        if name == "loss":
+            lines["smoothed loss"] = (steps, _smooth(lines[name][1]))
+    return lines
 
 
 def draw_detector_curve(run: Path) -> Path | None:

@@ -5,6 +5,7 @@ import json
 import cv2
 import pytest
 from examples import two_femora
+from tiny_network import tiny_network
 from toy_person import toy_person
 
 from FemurSegLib import command, models
@@ -25,11 +26,14 @@ def cases(tmp_path):
     return str(folder)
 
 
-def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path, capfd):
+def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("FemurSegLib.training.segmenter.build_network", tiny_network)
     out, folder = tmp_path / "run", tmp_path / "models"
     arguments = ["train", "segmenter", "--out", str(out), "--cases", cases, "--hold-out", "B", *TINY]
     assert command.main([*arguments, "--export", str(folder)]) == 0
-    assert "step 20" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "step 20  loss" in printed and "step 20  validation Dice: real" in printed
+    assert (out / "best.safetensors").is_file()
     assert json.loads((out / "material.json").read_text()) == {
         "people": [],
         "cases": ["A"],
@@ -114,12 +118,14 @@ def test_radiographs_of_learned_and_held_out_cases_go_to_both_views_of_the_detec
 
 def test_a_curve_with_a_line_cut_off_and_steps_done_twice_is_drawn(monkeypatch, tmp_path):
     lines = [{"step": step, "loss": loss} for step, loss in ((20, 0.9), (40, 0.8), (20, 0.7))]
+    lines.append({"step": 20, "validation": {"real": 0.6}})
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "curve.jsonl").write_text(text + '\n{"step": 60, "lo')
     drawn = []
     monkeypatch.setattr("FemurSegLib.training.curves._draw", lambda path, along, lines: drawn.append(lines))
     draw_segmenter_curve(tmp_path)
     assert drawn[0]["loss"] == ([20, 40], [0.7, 0.8])
+    assert drawn[0]["validation Dice, real"] == ([20], [0.6])
 
 
 def test_the_curve_of_a_detector_is_drawn(tmp_path):
@@ -133,6 +139,7 @@ def test_the_curve_of_a_detector_is_drawn(tmp_path):
 
 def test_a_phantom_of_the_toy_person_is_a_training_case(monkeypatch, tmp_path):
     """What `femurseg phantom` writes, `femurseg train` reads."""
+    monkeypatch.setattr("FemurSegLib.training.segmenter.build_network", tiny_network)
     person = toy_person()
     monkeypatch.setattr("FemurSegLib.phantom.shapes.load_person", lambda shapes, name, cache=None: person)
     options = "--shapes none --people toy --field-of-view knees --spacing 4 4 4 --device cpu"

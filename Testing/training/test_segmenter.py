@@ -10,6 +10,7 @@ import pytest
 import torch
 from examples import two_femora
 from safetensors.torch import load_file
+from tiny_network import tiny_network
 
 from FemurSegLib.errors import InputError
 from FemurSegLib.segmentation.network import build_network
@@ -31,14 +32,6 @@ def case(tmp_path_factory):
     write_volume(folder / "a_CT.nii.gz", ct)
     write_volume(folder / "a_femurs.nii.gz", Volume(labels, ct.grid))
     return Case(folder / "a_CT.nii.gz", folder / "a_femurs.nii.gz")
-
-
-def tiny_network(name="segresnet", patch=None):
-    """Quick where the network does not matter; with dropout and a norm, as those that do."""
-    return torch.nn.Sequential(
-        torch.nn.Conv3d(1, 4, 3, padding=1), torch.nn.GroupNorm(2, 4), torch.nn.ReLU(), torch.nn.Dropout3d(0.2),
-        torch.nn.Conv3d(4, 2, 1),
-    )  # fmt: skip
 
 
 @pytest.fixture
