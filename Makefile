@@ -2,12 +2,16 @@
 # make demo       segment a CT:  make demo CT=leg.nii.gz OUT=result
 # make test       all tests:     make test ARGS="-k surface"
 # make benchmark  times, beside the naive way
+# make package    the archive for Slicer's "Install extension from file":  make package SLICER=5.10
 # make clean      remove the environment and what the others made
 
 VENV := .venv
 CT ?= Resources/SampleData/sample_ct.nii.gz
 OUT ?= demo
 ARGS ?=
+SLICER ?= 5.12
+SLICER_DIR ?= Testing/slicer/cmake
+DIST ?= dist
 TORCH := torch==2.13.0
 TORCHVISION := torchvision==0.28.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
@@ -22,7 +26,7 @@ PIP := $(RUN) -m pip install -qq --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-tests
 
-.PHONY: install demo test benchmark clean
+.PHONY: install demo test benchmark package clean
 
 install: $(STAMP)
 
@@ -54,6 +58,17 @@ test: $(TEST_STAMP)
 
 benchmark: $(STAMP)
 	@for script in Testing/benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script" || exit 1; done
+
+# Scripts are the same on every system, so no build of Slicer is needed, only the layout of its folders. With a build
+# (SLICER_DIR=...) Slicer's own rules pack, as macOS needs.
+package: BUILD := build/slicer-$(SLICER)
+package:
+	@rm -rf $(BUILD) && mkdir -p $(DIST)
+	@cmake -S . -B $(BUILD) -DSlicer_DIR=$(abspath $(SLICER_DIR)) -DSlicer_VERSION=$(SLICER) \
+	-DCPACK_PACKAGE_DIRECTORY=$(abspath $(DIST)) >$(DIST)/package.log
+	@cmake --build $(BUILD) --target package >>$(DIST)/package.log
+	@rm -rf $(DIST)/_CPack_Packages
+	@ls -1 $(DIST)/*FemurSeg*
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache

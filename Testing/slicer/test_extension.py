@@ -44,6 +44,7 @@ def modules(build, tmp_path_factory):
 def test_module_library_resources_and_weights_are_installed(modules):
     for path in (
         "FemurSeg.py",
+        "FemurSegPanel/widget.py",
         "Resources/UI/FemurSeg.ui",
         "Resources/Icons/FemurSeg.png",
         "FemurSegLib/pipeline.py",
@@ -53,15 +54,23 @@ def test_module_library_resources_and_weights_are_installed(modules):
         "Resources/SampleData/sample_ct.nii.gz",
     ):
         assert (modules / path).is_file(), path
-    installed = {path.relative_to(modules) for path in modules.rglob("*.py")}
-    expected = {path.relative_to(ROOT) for path in (ROOT / "FemurSegLib").rglob("*.py")} | {Path("FemurSeg.py")}
-    assert installed == expected
+    library = {path for path in sources(ROOT / "FemurSegLib") if path.name != "CMakeLists.txt"}
+    module = {ROOT / "FemurSeg/FemurSeg.py", *sources(ROOT / "FemurSeg/FemurSegPanel")}
+    expected = {path.relative_to(ROOT) for path in library} | {
+        path.relative_to(ROOT / "FemurSeg") for path in module
+    }
+    assert {path for path in files(modules) if path.parts[0] != "Resources"} == expected
+
+
+def sources(folder):
+    return {path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+
+def files(folder):
+    return {path.relative_to(folder) for path in sources(folder)}
 
 
 def test_the_build_tree_is_laid_out_as_the_install_tree(build, modules):
-    def files(folder):
-        return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-
     assert files(build / MODULES) == files(modules)
 
 
@@ -76,9 +85,42 @@ def test_the_engine_runs_from_the_install_tree(modules, tmp_path):
     assert done.stdout.startswith("femurseg "), done.stderr
 
 
-def test_the_panel_opens_from_the_install_tree(modules, tmp_path):
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Folder of the extension after "Install extension from file" with what `make package` made.
+
+    As qSlicerExtensionsManagerModel does it: the name is that of the first .s4ext in the archive, all files lie in
+    one folder, which gets that name.
+    """
+    folder = tmp_path_factory.mktemp("package")
+    told = cmake("make", "package", f"DIST={folder / 'dist'}", f"BUILD={folder / 'build'}", "SLICER=5.12", cwd=ROOT)
+    (archive,) = (folder / "dist").glob("*.tar.gz")
+    assert told.split() == [str(archive)]
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+        packed.extractall(folder / "Extensions", filter="data")
+    (description,) = [Path(name) for name in names if name.endswith(".s4ext")]
+    (top,) = {Path(name).parts[0] for name in names}
+    return (folder / "Extensions" / top).rename(folder / "Extensions" / description.stem)
+
+
+def test_make_package_makes_the_archive_for_install_from_file(installed, modules):
+    assert installed.name == "FemurSeg"
+    lines = (installed / "share/Slicer-5.12/FemurSeg.s4ext").read_text().splitlines()
+    told = dict(line.partition(" ")[::2] for line in lines if not line.startswith("#"))
+    assert told["category"] == "Segmentation" and told["depends"] == "PyTorch" and told["description"]
+    assert told["homepage"] == told["scmurl"] and told["screenshoturls"].endswith(".png")
+    assert files(installed / MODULES) == files(modules)
+
+
+def test_slicer_takes_every_python_file_in_the_folder_of_modules_for_a_module(installed):
+    assert [path.name for path in (installed / MODULES).glob("*.py")] == ["FemurSeg.py"]
+
+
+def test_the_panel_opens_from_the_installed_archive(installed, tmp_path):
     pytest.importorskip("slicer", exc_type=ImportError, reason="slicer-core is not installed")
     pytest.importorskip("PySide6", exc_type=ImportError, reason="PySide6 is not installed")
+    modules = installed / MODULES
     script = f"""
 import sys
 sys.path.append({str(ROOT / "Testing" / "slicer")!r})
@@ -86,39 +128,38 @@ sys.path.insert(0, {str(modules)!r})  # before a FemurSegLib that pip installed
 from harness.application import Application
 with Application({str(tmp_path / "slicer")!r}) as application:
     panel = application.open("FemurSeg", {str(modules / "FemurSeg.py")!r})
-    import FemurSegLib
-    print(FemurSegLib.__file__, panel.ui.segmentButton.isVisible())
+    import FemurSegLib, FemurSegPanel
+    heavy = {{"torch", "monai", "ultralytics", "scipy", "SimpleITK", "pydicom", "PIL", "matplotlib"}}
+    visible = panel.ui.segmentButton.isVisible()
+    print(FemurSegLib.__file__, FemurSegPanel.__file__, visible, heavy & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, text=True, capture_output=True)
-    assert done.stdout.split()[-2:] == [str(modules / "FemurSegLib" / "__init__.py"), "True"], done.stderr
+    found = [str(modules / name / "__init__.py") for name in ("FemurSegLib", "FemurSegPanel")]
+    assert done.stdout.split()[-4:] == [*found, "True", "set()"], done.stderr
 
 
 def test_the_unit_test_is_registered(build):
     assert "py_FemurSeg" in cmake("ctest", "-N", cwd=build)
 
 
-def test_make_package_makes_the_archive_for_install_from_file(build):
-    cmake("cmake", "--build", build, "--target", "package")
-    (archive,) = build.glob("*FemurSeg*.tar.gz")
-    with tarfile.open(archive) as packed:
-        names = packed.getnames()
-    assert any(name.endswith(f"{MODULES}/FemurSeg.py") for name in names)
-    assert any(name.endswith(f"{MODULES}/FemurSegLib/scene/nodes.py") for name in names)
-
-
 def test_the_entry_of_the_extensions_index_keeps_to_its_schema():
+    """As slicer-extension-catalog-entry-schema-v1.0.1.json in Slicer/Schemas has it."""
     entry = json.loads((ROOT / "FemurSeg.json").read_text())
-    assert re.search(r"slicer-extension-catalog-entry-schema-v1\.0\.\d\.json#$", entry["$schema"])
+    assert re.search(r"slicer-extension-catalog-entry-schema-v1\.0\.1\.json#$", entry["$schema"])
     kinds = {
         "$schema": str,
         "build_dependencies": list,
         "build_subdirectory": str,
         "category": str,
+        "enabled": bool,
         "scm_revision": str,
+        "scm_type": str,
         "scm_url": str,
         "tier": int,
     }
-    assert {key: type(value) for key, value in entry.items()} == kinds
+    assert {"$schema", "category", "scm_url"} <= set(entry) <= set(kinds)
+    assert all(isinstance(value, kinds[key]) for key, value in entry.items())
+    assert entry["tier"] in (1, 3, 5) and entry["scm_url"].startswith("https://")
 
 
 def test_entry_and_cmake_tell_the_same(build):
@@ -141,10 +182,29 @@ def test_pictures_that_the_description_names_are_there(build):
     assert Image.open(ROOT / "FemurSeg/Resources/Icons/FemurSeg.png").size == (128, 128)
 
 
-def test_the_module_file_imports_nothing_that_slicer_does_not_bring():
-    source = (ROOT / "FemurSeg" / "FemurSeg.py").read_text()
-    imported = set(re.findall(r"^(?:from|import) ([\w]+)", source, re.MULTILINE))
-    assert imported - set(sys.stdlib_module_names) == {"qt", "slicer", "FemurSegLib"}
+def imports_of(path):
+    """Names of packages that a file imports when it is imported itself."""
+    found = re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
+    return {name.partition(".")[0] for name in found if not name.startswith(".")}
+
+
+def test_the_modules_files_import_nothing_that_slicer_does_not_bring():
+    files = [ROOT / "FemurSeg/FemurSeg.py", *(ROOT / "FemurSeg/FemurSegPanel").glob("*.py")]
+    for path in files:
+        allowed = {"qt", "vtk", "slicer", "FemurSegLib", "FemurSegPanel"} | set(sys.stdlib_module_names)
+        assert imports_of(path) <= allowed, path
+    assert len(files[0].read_text().splitlines()) < 100  # a shell
+
+
+def test_every_text_of_the_panel_can_be_translated():
+    """Strings shown to the user are given to `_`; what is not is a name of the program's own."""
+    for path in (ROOT / "FemurSeg").rglob("*.py"):
+        source = path.read_text()
+        shown = re.findall(r"(?:showMessage|InputError|\.text = |title = |Text = )\(?\s*f?\"[A-Za-z]", source)
+        assert not shown, (path, shown)
+    ui = (ROOT / "FemurSeg/Resources/UI/FemurSeg.ui").read_text()
+    untranslated = set(re.findall(r'<string notr="true">([^<]*)</string>', ui))
+    assert all(re.fullmatch(r"\w+", text) for text in untranslated)  # names of parameters and node classes
 
 
 def test_scene_imports_neither_qt_nor_torch():
