@@ -77,10 +77,10 @@ def examples(args, seed: int):
     """Yields `args.femora` Examples; people, sides and parts are taken in turn."""
     from FemurSegLib.phantom.anatomy import sample_anatomy
     from FemurSegLib.phantom.case import make_phantom
-    from FemurSegLib.phantom.shapes import load_person
+    from FemurSegLib.phantom.shapes import feet_for, load_person
     from FemurSegLib.phantom.tissue import sample_tissue
 
-    feet = load_person(args.shapes, "z013", args.cache)
+    feet = load_person(args.shapes, feet_for(args.people), args.cache)
     for number in range(args.femora):
         name = args.people[number % len(args.people)]
         anatomy = sample_anatomy([load_person(args.shapes, name, args.cache)], feet, seed + number)

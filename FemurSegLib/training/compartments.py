@@ -23,13 +23,12 @@ from FemurSegLib.grid import Grid
 from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
 from FemurSegLib.phantom.scanner import sample_scanner, scan
-from FemurSegLib.phantom.shapes import Person, load_person
+from FemurSegLib.phantom.shapes import Person, feet_for, load_person
 from FemurSegLib.phantom.tissue import Tissue, sample_tissue
 from FemurSegLib.segmentation.compartment_network import PATCH, CompartmentNetwork, network_input
 from FemurSegLib.sides import LABELS
+from FemurSegLib.training import checkpoint
 
-FEET = "z013"
-"""The person who lends feet to those who have none."""
 PER_PATIENT, POOL = 6, 12
 """Patches painted from one patient; people kept ready, for 2 * POOL patients."""
 THIN_SHARE = 0.25
@@ -144,12 +143,14 @@ def train_compartments(settings: CompartmentTraining, report=print) -> Path:
     device = torch.device(settings.device)
     network, averaged = (CompartmentNetwork().to(device, memory_format=torch.channels_last_3d) for _ in range(2))
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-    step = _resume(out / "checkpoint.pt", network, averaged, optimizer, device)
-    if step == 0:
+    kept, step = checkpoint.read_checkpoint(out, device), 0
+    if kept is not None:
+        for name, part in (("network", network), ("averaged", averaged), ("optimizer", optimizer)):
+            part.load_state_dict(kept[name])
+        step = int(kept["step"])
+    else:
         if settings.start is not None:
-            from safetensors.torch import load_file
-
-            network.load_state_dict({key: value.float() for key, value in load_file(settings.start).items()})
+            checkpoint.load_weights(network, settings.start)
         averaged.load_state_dict(network.state_dict())
     (out / "settings.json").write_text(json.dumps(asdict(settings), default=str, indent=1))
     patches = CompartmentPatches(
@@ -169,6 +170,13 @@ def train_compartments(settings: CompartmentTraining, report=print) -> Path:
         worker_init_fn=lambda _: torch.set_num_threads(1),
     )
     mixed = _mixed_precision(settings.precision, device)
+
+    def save():
+        parts = {"network": network, "averaged": averaged, "optimizer": optimizer}
+        kept = {name: part.state_dict() for name, part in parts.items()}
+        checkpoint.write_checkpoint(out, kept | {"step": step})
+        checkpoint.write_weights(out / checkpoint.WEIGHTS, averaged)
+
     begun, tick, recent = time.monotonic(), time.monotonic(), []
     network.train()
     try:
@@ -200,10 +208,10 @@ def train_compartments(settings: CompartmentTraining, report=print) -> Path:
                     curve.write(json.dumps(line) + "\n")
                 report(f"step {step}  loss {line['loss']:.4f}  {seconds:.2f} s a step")
             if step % settings.save_every == 0:
-                _save(out, network, averaged, optimizer, step)
+                save()
     finally:  # also when it is interrupted
-        _save(out, network, averaged, optimizer, step)
-    return out / "weights.safetensors"
+        save()
+    return out / checkpoint.WEIGHTS
 
 
 @lru_cache(maxsize=4)
@@ -212,7 +220,7 @@ def _patient(patches: CompartmentPatches, number: int) -> tuple[Anatomy, Tissue]
     chosen = group.choice(patches.people, size=min(POOL, len(patches.people)), replace=False)
     people = [_person(patches.shapes, str(name), patches.cache) for name in chosen]
     rng = np.random.default_rng([patches.seed, 2, number])
-    feet = _person(patches.shapes, FEET, patches.cache)
+    feet = _person(patches.shapes, feet_for(patches.people), patches.cache)
     anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
     tissue = replace(sample_tissue(anatomy.seed), metal="")
     if rng.random() < THIN_SHARE:
@@ -271,29 +279,3 @@ def _average(averaged, network, keep: float) -> None:
         mean.lerp_(value, 1 - keep)
     for mean, value in zip(averaged.buffers(), network.buffers(), strict=True):
         mean.copy_(value)
-
-
-def _resume(path: Path, network, averaged, optimizer, device) -> int:
-    if not path.exists():
-        return 0
-    kept = torch.load(path, map_location=device, weights_only=True)
-    network.load_state_dict(kept["network"])
-    averaged.load_state_dict(kept["averaged"])
-    optimizer.load_state_dict(kept["optimizer"])
-    return int(kept["step"])
-
-
-def _save(out: Path, network, averaged, optimizer, step: int) -> None:
-    from safetensors.torch import save_file
-
-    states = {
-        "network": network.state_dict(),
-        "averaged": averaged.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    torch.save(states | {"step": step}, out / "checkpoint.partial")
-    (out / "checkpoint.partial").replace(out / "checkpoint.pt")
-    tensors = {k: v.detach().cpu().contiguous() for k, v in averaged.state_dict().items()}
-    tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    save_file(tensors, out / "weights.partial")
-    (out / "weights.partial").replace(out / "weights.safetensors")

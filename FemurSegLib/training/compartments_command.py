@@ -1,0 +1,85 @@
+"""`femurseg train compartments`: from phantoms to the weights that part cortex from trabecular bone and marrow."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "compartments_vnet"
+
+
+def add_compartments(kinds, add_shared) -> None:
+    """Enters the command under the kinds of `femurseg train`; add_shared: gives it the options that all share."""
+    parser = kinds.add_parser("compartments", help="the network that finds the endosteal surface inside a mask")
+    add_shared(parser)
+    option = parser.add_argument
+    option("--patch", type=int, default=64, metavar="N", help="voxels of 1 mm, a multiple of 8; default: 64")
+    option("--batch", type=int, default=2, metavar="N", help="default: 2")
+    option("--steps", type=int, default=1500, metavar="N", help="default: 1500")
+    option("--learning-rate", type=float, default=3e-3, metavar="X", help="default: 0.003")
+    option(
+        "--averaging",
+        type=float,
+        default=0.995,
+        metavar="X",
+        help="of the weights kept at a step; default: 0.995",
+    )
+    option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
+    option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")
+    option("--start", type=Path, metavar="FILE", help="weights (safetensors) to start from")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains or goes on; prints a line every few steps. Raises InputError, CancelledError."""
+    from FemurSegLib.errors import CancelledError, InputError
+    from FemurSegLib.segmentation.compartment_network import SIZE_MULTIPLE
+    from FemurSegLib.training import command, compartments
+    from FemurSegLib.training.curves import draw_segmenter_curve
+
+    if args.cases:
+        raise InputError("Labelled CTs do not say where the endosteal surface is.", "Give --shapes alone.")
+    if args.patch % SIZE_MULTIPLE or args.patch <= 0:
+        raise InputError(f"A patch of {args.patch} voxels cannot be halved three times.", "Take 64, for example.")
+    people, _, held_out, notes = command._material(args)
+    settings = compartments.CompartmentTraining(
+        out=args.out,
+        shapes=args.shapes,
+        people=tuple(people),
+        cache=args.cache,
+        patch=(args.patch,) * 3,
+        batch=args.batch,
+        steps=args.steps,
+        learning_rate=args.learning_rate,
+        averaging=args.averaging,
+        seed=args.seed,
+        device=command._device(args.device),
+        workers=1 if args.workers is None else args.workers,
+        minutes=args.minutes,
+        save_every=args.save_every,
+        precision=args.precision,
+        start=args.start,
+    )
+    notes = command._note(args.out, people, [], held_out, notes)
+    try:
+        weights = compartments.train_compartments(settings, report=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise CancelledError("Stopped.", "The same command goes on from the last checkpoint.") from None
+    finally:
+        draw_segmenter_curve(args.out)
+    if args.export is not None:
+        weights = export(weights, command._terms(notes), args.export or None)
+    print(weights)
+    return 0
+
+
+def export(weights: Path, terms: dict | None = None, folder: Path | str | None = None) -> Path:
+    """Enters weights (safetensors) into a folder of models, `Resources/Models` if none is named."""
+    from safetensors.torch import load_file
+
+    from FemurSegLib.models import export_weights
+    from FemurSegLib.segmentation.compartment_network import NAME as NETWORK
+
+    return export_weights(
+        load_file(weights), NAME, kind="compartments", network=NETWORK, folder=folder, terms=terms
+    )
