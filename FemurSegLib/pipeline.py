@@ -81,7 +81,7 @@ def segment_femurs(
             raise ModelError(f"The weights {used[0].file} do not fit the network '{network}'.",
                              "Use the weights that belong to this version of FemurSeg.") from error
         runner = Runner(segmenter, pick_device(device))
-        calibration = load_calibration(network, models_folder)
+        calibration = load_calibration(used[0].name, models_folder)
 
     radiographs, localization = _localize(oriented, regions, clock, models_folder, used)
     found = {side: region for side, region in localization.regions.items() if side in sides}

@@ -20,6 +20,7 @@ from FemurSegLib.grid import Grid  # noqa: E402
 from FemurSegLib.localization import detector  # noqa: E402
 from FemurSegLib.localization.detection import Detection  # noqa: E402
 from FemurSegLib.localization.region import drawn_regions  # noqa: E402
+from FemurSegLib.segmentation import confidence  # noqa: E402
 from FemurSegLib.segmentation import network as networks  # noqa: E402
 from FemurSegLib.segmentation.cleanup import Body  # noqa: E402
 from FemurSegLib.sides import LEFT, RIGHT  # noqa: E402
@@ -78,7 +79,7 @@ def run(monkeypatch):
 
         monkeypatch.setattr(models, "find", lambda *a, **k: model)
         monkeypatch.setattr(models, "load_tensors", lambda *a, **k: {})
-        monkeypatch.setattr(networks, "build_network", lambda name: Threshold())
+        monkeypatch.setattr(networks, "build_network", lambda *a: Threshold())
         monkeypatch.setattr(detector, "Detector", StandIn)
         return pipeline.segment_femurs(volume, device="cpu", **options)
 
@@ -95,7 +96,7 @@ def test_both_masks_come_back_voxel_for_voxel(run):
     result = run(Volume(hu, GRID), both())
     assert np.array_equal(result.labels, labels)
     assert result.grid is GRID
-    assert set(result.confidence) == {RIGHT, LEFT}
+    assert set(result.evidence) == {RIGHT, LEFT}
 
 
 def test_the_probability_comes_where_it_is_asked_for_and_agrees_with_the_mask(run):
@@ -192,11 +193,32 @@ def test_a_whole_bone_near_the_edge_is_not_called_cut(run):
     assert not [f for f in result.findings if f.code == "femur_cut"]
 
 
-def test_a_femur_found_with_little_confidence_is_named(run):
+def test_a_femur_found_with_little_confidence_is_named_with_the_reason(run, monkeypatch):
     hu, _ = bones()
-    doubtful = run(Volume(hu, GRID), both(score=0.6))
+    calibration = confidence.Calibration(2.0, (0.0, 3.0, 0.0, 4.0), {})
+    monkeypatch.setattr(confidence, "load_calibration", lambda name, folder: calibration)
+    sure = run(Volume(hu, GRID), both(score=0.95))
+    assert not [f for f in sure.findings if f.code == "low_confidence"]
+    doubtful = run(Volume(hu, GRID), both(score=0.4))
     assert {f.side for f in doubtful.findings if f.code == "low_confidence"} == {RIGHT, LEFT}
-    assert not [f for f in run(Volume(hu, GRID), both(score=0.95)).findings if f.code == "low_confidence"]
+    assert all(doubtful.confidence[side] < 0.5 < sure.confidence[side] for side in (RIGHT, LEFT))
+    hu[10:20, 14:18, 34:38] = 3000  # a nail in the left one
+    [told] = [f for f in run(Volume(hu, GRID), both(score=0.95)).findings if f.code == "low_confidence"]
+    assert told.side == LEFT and "metal" in told.message and "radiographs" not in told.message
+
+
+def test_a_calibration_for_other_weights_or_none_at_all_is_told(run, monkeypatch):
+    hu, _ = bones()
+    for models_, code in (({"stand_in": "0" * 64}, set()), ({"stand_in": "1" * 64}, {"confidence_uncalibrated"})):
+        calibration = confidence.Calibration(2.0, (0.0,) * 4, models_)
+        monkeypatch.setattr(confidence, "load_calibration", lambda name, folder, c=calibration: c)
+        result = run(Volume(hu, GRID), both())
+        assert {f.code for f in result.findings} & {"confidence_uncalibrated"} == code
+        assert result.confidence[RIGHT] == pytest.approx(0.881, abs=1e-3)
+    monkeypatch.setattr(confidence, "load_calibration", lambda name, folder: None)
+    result = run(Volume(hu, GRID), both())
+    assert result.confidence == {} and "confidence_uncalibrated" in {f.code for f in result.findings}
+    assert (result.labels > 0).any()
 
 
 def test_holes_are_filled_and_stray_pieces_left_out(run):
@@ -211,7 +233,7 @@ def test_only_the_side_asked_for_is_segmented(run):
     hu, labels = bones()
     result = run(Volume(hu, GRID), both(), sides=(LEFT,))
     assert np.array_equal(result.labels, np.where(labels == 2, 2, 0))
-    assert list(result.confidence) == [LEFT]
+    assert list(result.evidence) == [LEFT]
 
 
 def test_no_femur_is_an_error_that_says_so(run):

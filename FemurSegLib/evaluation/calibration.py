@@ -1,7 +1,7 @@
 """Fits the confidence to the Dice that was reached, and says how well it keeps its word.
 
     judged = judged_of(scores, people)
-    write_calibration("Resources/Models/confidence.json", "segresnet", judged, used)
+    write_calibration("Resources/Models/confidence.json", judged, used)
 
 A case is a femur whose evidence (segmentation/confidence.py) and whose Dice are known. The model is a logistic
 regression for P(Dice >= GOOD_DICE) in which every doubt can only lower the confidence (coefficients bounded at 0),
@@ -89,8 +89,8 @@ def person_of(case: str) -> str:
 
 
 def shortened(ct: Volume, reference: Volume) -> dict[str, tuple[Volume, Volume]]:
-    """Pieces of a labelled CT by what they keep (`knee30`: the lowest 30 mm of the femora, `hip80`), for cases that
-    a scan truncates; none where the femora are as short already."""
+    """Pieces of a labelled CT by what they keep (`lower30`: the lowest 30 mm of the femora, `upper80`), for femora
+    that a scan truncates; none where they are as short already."""
     ct, reference = ct.oriented(), reference.oriented()
     femora = (reference.voxels > 0) & (reference.voxels != UNDECIDED_LABEL)
     slices = np.flatnonzero(femora.any(axis=(1, 2)))
@@ -99,7 +99,7 @@ def shortened(ct: Volume, reference: Volume) -> dict[str, tuple[Volume, Volume]]
         count = max(2, round(keep_mm / ct.grid.spacing_mm[2]))
         if not len(slices) or slices[-1] - slices[0] < 1.5 * count:
             continue
-        ends = {"knee": (0, slices[0] + count), "hip": (slices[-1] + 1 - count, ct.grid.shape[0])}
+        ends = {"lower": (0, slices[0] + count), "upper": (slices[-1] + 1 - count, ct.grid.shape[0])}
         for end, (first, last) in ends.items():
             corners = (int(first), 0, 0), (int(last), *ct.grid.shape[1:])
             out[f"{end}{keep_mm:.0f}"] = ct.crop(*corners), reference.crop(*corners)
@@ -177,10 +177,11 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def write_calibration(path: Path | str, network: str, cases: list[Judged], used) -> dict:
-    """Fits and writes; what stands for other networks in the file stays. Returns what was written for this one.
+def write_calibration(path: Path | str, cases: list[Judged], used) -> dict:
+    """Fits and writes; what stands for other weights in the file stays. Returns what was written for these.
 
-    path: file, or folder of the weights. used: Models that made the masks. Raises InputError for too few cases.
+    path: file, or folder of the weights. used: Models that made the masks, the segmenter first. Raises InputError
+    for too few cases.
     """
     cases = [c for c in cases if c.evidence]
     good, people = sum(c.good for c in cases), len({c.person for c in cases})
@@ -206,7 +207,7 @@ def write_calibration(path: Path | str, network: str, cases: list[Judged], used)
         document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            partial.write_text(json.dumps({**document, network: entry}, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps({**document, used[0].name: entry}, indent=1) + "\n", encoding="utf-8")
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -215,13 +216,13 @@ def write_calibration(path: Path | str, network: str, cases: list[Judged], used)
     return entry
 
 
-def read_judged(network: str = "segresnet", folder: Path | str | None = None) -> list[Judged]:
-    """The femora that the calibration beside the weights was fitted to, each as judged with its person left out."""
+def read_judged(name: str, folder: Path | str | None = None) -> list[Judged]:
+    """The femora that the calibration of some weights (Model.name) was fitted to, each judged by other people's."""
     path = Path(folder or models.default_folder()) / FILE
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return [
         Judged(**{**case, "evidence": Evidence(**case["evidence"])})
-        for case in document.get(network, {}).get("cases", [])
+        for case in document.get(name, {}).get("cases", [])
     ]
 
 

@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from FemurSegLib.evaluation.comparison.command import add_comparison_options, run_comparison
 from FemurSegLib.phantom.command import FIELDS, HELD_OUT, add_shape_options, names
 
 
@@ -67,6 +68,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures away")
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="default: auto")
     parser.add_argument("--network", default="segresnet", metavar="NAME", help="default: segresnet")
+    add_comparison_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     from FemurSegLib.evaluation.figures import draw_precision_recall
     from FemurSegLib.evaluation.tables import boxes_table, masks_table, write_tables
 
+    if args.compare is not None:
+        return run_comparison(args)
     if not args.cases and not args.phantoms:
         raise InputError("There is nothing to evaluate.", "Give --cases, or --phantoms with --shapes.")
     if args.phantoms and not args.shapes:
@@ -89,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         from FemurSegLib.evaluation.report import Report
 
-        report = Report(args.report)
+        report = Report(args.report, args.network, args.runs)
     scores, people = [], {}
     try:
         for name, person, load in _cases(args):
@@ -106,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             draw_precision_recall(args.out / "precision_recall.png", scores)
             print(f"Written to {args.out}")
         if report and scores:
-            print(f"Written to {report.write(scores, args.runs)}")
+            print(f"Written to {report.write(scores)}")
     if args.calibrate:
         _calibrate(args, scores, people)
     return 0
@@ -118,7 +122,7 @@ def _calibrate(args, scores, people) -> None:
 
     kinds = ("detector_coronal", "detector_axial")
     used = [models.find("segmenter", args.network), *(models.find(kind) for kind in kinds)]
-    entry = write_calibration(args.calibrate, args.network, judged_of(scores, people), used)
+    entry = write_calibration(args.calibrate, judged_of(scores, people), used)
     weights = ", ".join(f"{name} {value:.3g}" for name, value in entry["weights"].items())
     print(f"Confidence: intercept {entry['intercept']:.3g}, weights {weights}")
     print("Each person left out in turn:", ", ".join(f"{k} {v}" for k, v in entry["leave_one_person_out"].items()))

@@ -1,8 +1,8 @@
 """One page with all of an evaluation: tables, figures and a picture of every case. It opens without a network.
 
-report = Report("report")
+report = Report("report", runs=["runs/segmenter"])
 report.add(case_score, ct, result, reference)      # draws at once; nothing of the volumes is kept
-report.write(scores, runs=["runs/segmenter"])      # report/report.html
+report.write(scores)                               # report/report.html
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from FemurSegLib import __version__, models
 from FemurSegLib.errors import FemurSegError, InputError, OutputError
-from FemurSegLib.evaluation.calibration import judged_of, read_judged
+from FemurSegLib.evaluation.calibration import Judged, figures, judged_of, read_judged
 from FemurSegLib.evaluation.figures import draw_precision_recall, draw_reliability, draw_violins
 from FemurSegLib.evaluation.metrics import AP_IOU
 from FemurSegLib.evaluation.score import CaseScore
@@ -82,15 +82,18 @@ document.querySelectorAll('td:first-child').forEach(cell => {
 class Report:
     """Collects the pictures of cases as they are evaluated, and writes the page at the end.
 
-    Raises OutputError where the folder cannot be made, or the page not be written; then an earlier page stays.
+    network: whose calibration is shown. runs: folders of training runs, or of several, whose curves are shown.
+    Raises InputError for one without a curve, OutputError where the folder cannot be made, or the page not be
+    written; then an earlier page stays.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, network: str = "segresnet", runs: Iterable[Path | str] = ()):
+        self.folder, self._network = Path(folder), network
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"The folder {folder} cannot be made.", "Choose another one.") from error
+        self._runs = [run for each in runs for run in _runs_in(Path(each))]
         self._scratch = tempfile.TemporaryDirectory(prefix="femurseg-report-")
         self._pictures: dict[str, list[tuple[Path, str]]] = {}
 
@@ -111,8 +114,8 @@ class Report:
                 if _paint(painted, result, reference, femur, score.name):
                     drawn.append((painted, f"{DISPLAY_NAMES[femur.side]}: distance to the reference's surface."))
 
-    def write(self, scores: list[CaseScore], runs: Iterable[Path] = ()) -> Path:
-        """The page over all cases and the training runs named (folders with a curve); its path."""
+    def write(self, scores: list[CaseScore]) -> Path:
+        """The page over all cases; its path."""
         scores = sorted(scores, key=_worst_first)
         body = [
             "<h1>FemurSeg: evaluation</h1>",
@@ -121,7 +124,7 @@ class Report:
             "<h2>Boxes, a line a case</h2>", _boxes(scores),
             "<h2>Masks, a line a femur</h2>", _masks(scores),
             *self._figures(scores),
-            *_curves(runs),
+            *_curves(self._runs),
             "<h2>Cases, the worst first</h2>", *map(self._case, scores),
         ]  # fmt: skip
         text = page("FemurSeg: evaluation", "\n".join(body), STYLE, SCRIPT)
@@ -144,11 +147,16 @@ class Report:
             out.append(figure(draw_violins(scratch / "violins.png", scores), _ABOUT_VIOLINS))
         out.append("<h2>Confidence</h2>")
         out.append(f"<p>The confidence is the probability that a mask reaches Dice {GOOD_DICE}.</p>")
-        plots = {"fit.png": ("Femora of the calibration, each person left out in turn", read_judged()),
-                 "here.png": ("The femora of this page", judged_of(scores))}  # fmt: skip
-        for name, (title, judged) in plots.items():
+        fitted = read_judged(models.find("segmenter", self._network).name)
+        plots = (
+            ("fit.png", "Femora of the calibration, each person left out in turn", fitted),
+            ("here.png", "The femora of this page", judged_of(scores)),
+        )
+        for name, title, judged in plots:
             if judged:
-                out.append(figure(draw_reliability(scratch / name, judged, title), width="78%"))
+                out.append(
+                    figure(draw_reliability(scratch / name, judged, title), _in_numbers(judged), width="78%")
+                )
             else:
                 out.append(f'<p class="note">{escape(title)}: there are none.</p>')
         return out
@@ -168,6 +176,13 @@ class Report:
 
 _ABOUT_CURVES = "Precision and recall of the boxes over all cases, as the score that a box must reach falls."
 _ABOUT_VIOLINS = "Overlaps are better the higher, distances the lower."
+
+
+def _in_numbers(judged: list[Judged]) -> str:
+    f = figures(judged)
+    told = f"{f['femora']} femora of {f['people']} people, {f['good']} of them good. Brier score {f['brier']:.3f}"
+    told += f" (always saying the share of good ones: {f['brier_of_the_share']:.3f}); "
+    return told + f"area under the ROC curve {f['roc_area']:.2f}."
 
 
 def _paint(path: Path, result: Volume, reference: Volume, femur, name: str) -> bool:
@@ -247,19 +262,20 @@ def _masks(scores: list[CaseScore]) -> str:
     return table(rows, head)
 
 
-def _curves(runs: Iterable[Path]) -> list[str]:
-    """The training curves of run folders, and of the runs in folders of runs. Raises InputError for one without."""
+def _runs_in(folder: Path) -> list[Path]:
+    """The run, or the runs, that a folder holds. Raises InputError for none."""
+    here = [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]
+    found = [p for p in here if (p / "curve.jsonl").is_file() or (p / "results.csv").is_file()]
+    if not found:
+        raise InputError(f"{folder} holds no training curve.", "Give the folder of a training run.")
+    return found
+
+
+def _curves(runs: list[Path]) -> list[str]:
     from FemurSegLib.training.curves import draw_detector_curve, draw_segmenter_curve
 
-    out = []
-    for run in map(Path, runs):
-        drawn = []
-        for folder in [run, *sorted(p for p in run.glob("*") if p.is_dir())]:
-            path = draw_segmenter_curve(folder) or draw_detector_curve(folder)
-            drawn += [figure(path, f"Training run {folder}")] if path else []
-        if not drawn:
-            raise InputError(f"{run} holds no training curve.", "Give the folder of a training run.")
-        out += drawn
+    drawn = [(run, draw_segmenter_curve(run) or draw_detector_curve(run)) for run in runs]
+    out = [figure(path, f"Training run {run}") for run, path in drawn if path]
     return ["<h2>Training</h2>", f'<div class="pair">{"".join(out)}</div>'] if out else []
 
 

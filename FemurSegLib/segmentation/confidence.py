@@ -1,6 +1,6 @@
 """How far a mask can be trusted: the probability that it is a good one, from what the run itself has seen.
 
-    calibration = load_calibration("segresnet")
+    calibration = load_calibration("segmenter_segresnet")
     evidence = gather(mask, place, body.certainty, region, cut, oriented)
     calibration.confidence(evidence)            # 0..1
 
@@ -113,14 +113,14 @@ class Calibration:
         return [REASONS[name] for name in sorted(telling, key=lambda name: -loss[name])]
 
 
-def load_calibration(network: str, folder: Path | str | None = None) -> Calibration | None:
-    """The calibration of a network's masks that lies beside the weights; None where there is none.
+def load_calibration(name: str, folder: Path | str | None = None) -> Calibration | None:
+    """The calibration of the masks that some weights (Model.name) make; None where there is none.
 
     folder: that of the weights, the default one unless given. Raises ModelError where it is damaged.
     """
     path = Path(folder or models.default_folder()) / FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8")).get(network) if path.is_file() else None
+        document = json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
         if document is None:
             return None
         weights = tuple(float(document["weights"][name]) for name in DOUBTS)

@@ -106,9 +106,9 @@ def test_wilson_interval_of_a_published_example():
 
 
 def test_people_are_told_from_names():
-    assert person_of("z019_legs_9000") == person_of("z019_lower_leg_0001~knee30") == "z019"
+    assert person_of("z019_legs_9000") == person_of("z019_lower_leg_0001~lower30") == "z019"
     assert person_of("llp26-3_thigh_0012") == "llp26-3"
-    assert person_of("STS_046~hip80") == "STS_046"
+    assert person_of("STS_046~upper80") == "STS_046"
 
 
 def test_femora_of_scores_are_judged():
@@ -131,13 +131,13 @@ def test_femora_of_scores_are_judged():
 def test_a_case_is_shortened_from_both_ends():
     ct, labels = two_femora()
     pieces = shortened(ct, Volume(labels, ct.grid))
-    assert set(pieces) == {"knee30", "hip30"}, "of 94 mm, 80 mm would be no piece"
+    assert set(pieces) == {"lower30", "upper30"}, "of 94 mm, 80 mm would be no piece"
     for piece, reference in pieces.values():
         assert piece.grid.matches(reference.grid)
         slices = np.flatnonzero((reference.voxels > 0).any(axis=(1, 2)))
         assert (slices[-1] - slices[0] + 1) * piece.grid.spacing_mm[2] == pytest.approx(30, abs=2)
     low, high = (piece.grid.lps((0, 0, 0))[2] for piece, _ in pieces.values())
-    assert low < high, "the knee is the lower end"
+    assert low < high, "the first piece is the lower one"
     assert shortened(ct, Volume(np.zeros_like(labels), ct.grid)) == {}
 
 
@@ -147,11 +147,11 @@ USED = [Model("segmenter_segresnet", "segmenter", "segresnet", None, "f" * 64)]
 def test_what_is_written_can_be_used_and_shown(tmp_path):
     cases = femora(40, people=5)
     (tmp_path / FILE).write_text(json.dumps({"vnet": {"kept": 1}}))
-    entry = write_calibration(tmp_path, "segresnet", cases, USED)
+    entry = write_calibration(tmp_path, cases, USED)
     assert entry["leave_one_person_out"]["femora"] == 40 and entry["good_dice"] == GOOD_DICE
-    calibration = load_calibration("segresnet", tmp_path)
+    calibration = load_calibration("segmenter_segresnet", tmp_path)
     assert calibration.fits(USED) and calibration.weights == fit(cases).weights
-    shown = read_judged("segresnet", tmp_path)
+    shown = read_judged("segmenter_segresnet", tmp_path)
     expected = leave_one_person_out(cases)
     assert [(j.case, j.side) for j in shown] == [(j.case, j.side) for j in expected]
     assert np.allclose([j.confidence for j in shown], [j.confidence for j in expected], atol=1e-4)
@@ -163,5 +163,5 @@ def test_too_little_to_learn_from_is_told(tmp_path):
     cases = femora(40, people=5)
     for few in (cases[:5], [c for c in cases if c.good], [c for c in cases if c.person in ("p0", "p1")], []):
         with pytest.raises(InputError, match="too few"):
-            write_calibration(tmp_path / FILE, "segresnet", few, USED)
+            write_calibration(tmp_path / FILE, few, USED)
     assert not (tmp_path / FILE).exists()

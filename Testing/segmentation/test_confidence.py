@@ -79,29 +79,29 @@ def test_a_calibration_belongs_to_weights():
     assert not CALIBRATION.fits([other]) and not CALIBRATION.fits([one, SimpleNamespace(name="x", sha256="a")])
 
 
-def test_reading_gives_what_was_written_by_network(tmp_path):
+def test_reading_gives_what_was_written_by_weights(tmp_path):
     entry = {
         "intercept": 3.0,
         "weights": dict(zip(DOUBTS, CALIBRATION.weights, strict=True)),
         "models": {"seg": "a"},
     }
-    (tmp_path / FILE).write_text(json.dumps({"segresnet": entry}))
-    assert load_calibration("segresnet", tmp_path) == CALIBRATION
+    (tmp_path / FILE).write_text(json.dumps({"seg": entry}))
+    assert load_calibration("seg", tmp_path) == CALIBRATION
     assert load_calibration("vnet", tmp_path) is None
-    assert load_calibration("segresnet", tmp_path / "elsewhere") is None
+    assert load_calibration("seg", tmp_path / "elsewhere") is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"segresnet": {}}', '{"segresnet": {"intercept": "x"}}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"seg": {}}', '{"seg": {"intercept": "x"}}'])
 def test_a_damaged_file_is_an_error(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(ModelError, match="damaged"):
-        load_calibration("segresnet", tmp_path)
+        load_calibration("seg", tmp_path)
 
 
 def test_the_shipped_calibration_doubts_what_it_should():
     """Truncation, metal and a blurred mask (as of what is no bone) lower it visibly, each alone."""
     folder = Path(__file__).resolve().parents[2] / "Resources" / "Models"
-    calibration = load_calibration("segresnet", folder)
+    calibration = load_calibration("segmenter_segresnet", folder)
     assert all(weight >= 0 for weight in calibration.weights)
     plain = calibration.confidence(Evidence(0.7, 0.0, 0.0, 0.05))
     assert plain > 0.75
