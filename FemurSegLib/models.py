@@ -31,7 +31,11 @@ _REINSTALL = "Install FemurSeg again, or name a folder with weights in FEMURSEG_
 
 @dataclass(frozen=True)
 class Model:
-    """One set of weights. `path` and `card` are absolute; the card says what the weights were made from."""
+    """One set of weights. `path` and `card` are absolute; the card says what the weights were made from.
+
+    `licence`: SPDX expression that follows from the data, "" where the table does not say. `origins`: keys of
+    `training.sets.ORIGINS`, the data that the weights learned from.
+    """
 
     name: str
     kind: str
@@ -39,6 +43,8 @@ class Model:
     path: Path
     sha256: str
     card: Path | None = None
+    licence: str = ""
+    origins: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -124,11 +130,13 @@ def export_weights(
     network: str,
     folder: Path | str | None = None,
     card: str | None = None,
+    terms: dict | None = None,
 ) -> Path:
     """Write `name`.safetensors in half precision and enter it in the manifest, each whole or not at all.
 
     A tensor that half precision cannot hold stays float32; integers stay as they are. `card` is the name of a
-    file in `folder`, `name`.md unless given. Without `folder`, `Resources/Models` beside the package.
+    file in `folder`, `name`.md unless given. terms: what `training.sets.terms` says of the data. Without `folder`,
+    `Resources/Models` beside the package.
     """
     from safetensors.torch import save
 
@@ -147,6 +155,7 @@ def export_weights(
         "kind": kind,
         "network": network,
         "card": card or f"{name}.md",
+        **(terms or {}),
     }
     _replace(manifest, (json.dumps(dict(sorted(entries.items())), indent=2) + "\n").encode())
     return path
@@ -160,7 +169,16 @@ def _model(folder: Path, name: str, entry: dict) -> Model:
         raise ValueError(f"unknown kind {entry['kind']!r}")
     folder = folder.resolve()
     card = folder / entry["card"] if entry.get("card") else None
-    return Model(name, entry["kind"], entry["network"], folder / entry["file"], entry["sha256"], card)
+    return Model(
+        name,
+        entry["kind"],
+        entry["network"],
+        folder / entry["file"],
+        entry["sha256"],
+        card,
+        entry.get("licence", ""),
+        tuple(entry.get("origins", ())),
+    )
 
 
 def _named(name: str, folder) -> Model:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from pathlib import Path
 
 FIELDS = ("legs", "femora", "hips", "knees", "thigh", "lower_leg")
 """As in phantom/case.py, which is not imported for --help; a test compares them."""
+PHANTOM_NAME = re.compile(r"(?P<person>z\d{3}|llp26-\d+)_[a-z]+(_[a-z]+)?_\d{4,}(?P<open>_open)?")
+"""What `phantoms` calls them; `open` where nothing is under a non-commercial licence, not even a foot."""
 HELD_OUT = ("z019", "z035", "z062", "z064")
 """People that no weights are trained on unless somebody asks for it: those that `evaluate` paints."""
 
@@ -22,6 +25,10 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the files")
     add_shape_options(parser, required=True)
+    parser.add_argument(
+        "--set", choices=("open", "research"), dest="data_set",
+        help="open: no bones under a non-commercial licence; research: all; default: what --people says",
+    )  # fmt: skip
     parser.add_argument("--count", type=int, default=1, metavar="N", help="how many; default: 1")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first; default: 0")
     parser.add_argument(
@@ -69,8 +76,12 @@ def names(text: str) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Paints, writes, and prints a line a phantom."""
     from FemurSegLib.errors import OutputError
+    from FemurSegLib.training import sets
     from FemurSegLib.volume import write_volume
 
+    if args.data_set == "open":
+        args.people = args.people or list(sets.OPEN_PEOPLE)
+        sets.check("open", sets.origins_of_people(args.people), "painting these people")
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,11 +102,12 @@ def phantoms(shapes, people, count, seed, fields_of_view, spacing_mm, matrix=Non
              device="auto", cache=None):  # fmt: skip
     """Yields (name, Phantom) `count` times; people and fields of view are taken in turn, seeds count up.
 
-    A name tells what it was made from, as `z019_legs_0007`. Raises InputError for shapes that are not there.
+    A name tells what it was made from, as `z019_legs_0007`, and ends in `_open` where nothing in it is under a
+    non-commercial licence. Raises InputError for shapes that are not there.
     """
     from FemurSegLib.errors import InputError
     from FemurSegLib.phantom.case import sample_phantom
-    from FemurSegLib.phantom.shapes import load_person, people_in
+    from FemurSegLib.phantom.shapes import OPEN_FEET, feet_for, load_person, people_in
 
     people = people or people_in(shapes)
     if not people:
@@ -104,13 +116,14 @@ def phantoms(shapes, people, count, seed, fields_of_view, spacing_mm, matrix=Non
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    feet = load_person(shapes, "z013", cache)
+    feet = load_person(shapes, feet_for(people), cache)
+    end = "_open" if feet_for(people) == OPEN_FEET else ""
     for number in range(count):
         field = fields_of_view[number % len(fields_of_view)]
         name = people[(number + number // math.lcm(len(people), len(fields_of_view))) % len(people)]
         person = load_person(shapes, name, cache)
         phantom = sample_phantom([person], feet, seed + number, field, spacing_mm, matrix, slices, device)
-        yield f"{name}_{field}_{seed + number:04d}", phantom
+        yield f"{name}_{field}_{seed + number:04d}{end}", phantom
 
 
 def _positive(text: str) -> float:

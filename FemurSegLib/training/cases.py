@@ -9,6 +9,7 @@ A list in CSV says the same where files are called otherwise, and which cases ar
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from FemurSegLib.errors import InputError
+from FemurSegLib.phantom.command import PHANTOM_NAME
 from FemurSegLib.sides import LABELS, UNDECIDED_LABEL
 from FemurSegLib.volume import FORMATS, Volume, read_ct, read_labelmap
 
@@ -30,7 +32,8 @@ COLUMNS = ("ct", "labels", "name", "person")
 class Case:
     """A CT and, where there is one, its labelmap: 1 right femur, 2 left femur, 255 undecided.
 
-    `name`: unique in a list. `person`: cases of one person are never split; the name where nothing is given.
+    `name`: unique in a list. `person`: cases of one person are never split; where nothing is given, the person
+    whose bones a phantom has, else the name.
     """
 
     ct: Path
@@ -42,7 +45,9 @@ class Case:
         object.__setattr__(self, "ct", Path(self.ct))
         object.__setattr__(self, "labels", Path(self.labels) if self.labels else None)
         object.__setattr__(self, "name", self.name or _name_of(self.ct))
-        object.__setattr__(self, "person", self.person or self.name)
+        painted = PHANTOM_NAME.fullmatch(self.name)
+        person = self.person or (painted["person"] if painted else self.name)
+        object.__setattr__(self, "person", person)
 
 
 def find_cases(*places, unlabelled: bool = False) -> list[Case]:
@@ -87,6 +92,22 @@ def split(cases: Iterable[Case], hold_out: Iterable[str]) -> tuple[list[Case], l
         raise InputError(f"There is no case or person {unknown[0]} to hold out.", hint)
     people = {case.person for case in cases if {case.name, case.person} & hold_out}
     return [c for c in cases if c.person not in people], [c for c in cases if c.person in people]
+
+
+def folds(cases: Iterable[Case], count: int) -> list[list[Case]]:
+    """Cases in `count` parts for cross-validation: none of a person is in two of them, each is in one.
+
+    The people are dealt in an order that follows from their names (by SHA-256), so the same cases give the same
+    parts, whatever their order. Raises InputError for fewer people than parts, or fewer than two parts.
+    """
+    cases = sorted(cases, key=lambda case: case.name)
+    people = sorted({case.person for case in cases}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    if not 2 <= count <= len(people):
+        raise InputError(
+            f"{len(people)} people cannot be divided into {count} folds.", "Give from two to as many as there are."
+        )
+    part = {name: number % count for number, name in enumerate(people)}
+    return [[case for case in cases if part[case.person] == number] for number in range(count)]
 
 
 def read_case(case: Case) -> tuple[Volume, Volume]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from FemurSegLib.phantom.command import HELD_OUT, add_shape_options, names
 from FemurSegLib.segmentation.network import NETWORKS, recipe_of
+from FemurSegLib.training.compartments_command import add_compartments
 from FemurSegLib.training.losses import LOSSES
 
 VIEWS = ("coronal", "axial")
@@ -26,6 +27,7 @@ def add_parser(commands) -> None:
     _add_segmenter(kinds)
     _add_detector(kinds)
     _add_pseudo_labels(kinds)
+    add_compartments(kinds, _add_shared)
 
 
 def _add_segmenter(kinds) -> None:
@@ -98,7 +100,9 @@ def _add_segmenter(kinds) -> None:
         metavar="N",
         help="stop after so many validations without gain, 0: never; default: 10",
     )
-    parser.set_defaults(run=train_segmenter)
+    option("--folds", type=int, metavar="N", help="cross-validation: divide the people of --cases into N folds")
+    option("--fold", type=int, metavar="K", help="the fold held out in this training, 1 to N")
+    parser.set_defaults(run=train_segmenter, folds=None, fold=None)
 
 
 def _add_detector(kinds) -> None:
@@ -192,12 +196,19 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     )
     add_shape_options(parser)
     option(
+        "--set",
+        choices=("open", "research"),
+        dest="data_set",
+        help="open: learn from nothing under a non-commercial licence, the shape model by default; research: from "
+        "all, real people and the shape model by default; default: what --people and --cases say",
+    )
+    option(
         "--hold-out",
         type=names,
         default=None,
         metavar="NAMES",
         help="people of the shapes and of the cases that "
-        f"are left out of training; default: {','.join(HELD_OUT)}",
+        f"are left out of training; default: {','.join(HELD_OUT)}, for --set open samples of the shape model",
     )
     option(
         "--minutes", type=float, default=math.inf, metavar="X", help="stop after this time; default: no limit"
@@ -226,7 +237,7 @@ def train_segmenter(args: argparse.Namespace) -> int:
     from FemurSegLib.training.curves import draw_segmenter_curve
     from FemurSegLib.training.distributed import launched
 
-    people, cases, held_out = _material(args)
+    people, cases, held_out, notes = _material(args)
     recipe = recipe_of(args.network)
     patch = tuple(args.patch or recipe.patch)
     patch = patch if len(patch) == 3 else patch[:1] * 3
@@ -257,7 +268,7 @@ def train_segmenter(args: argparse.Namespace) -> int:
         validation_patches=args.validation_patches,
         patience=args.patience,
     )
-    _note(args.out, people, cases, held_out)
+    notes = _note(args.out, people, cases, held_out, notes)
     is_first = launched().is_first
     try:
         weights = segmenter.train_segmenter(settings, report=lambda line: print(line, flush=True))
@@ -265,6 +276,7 @@ def train_segmenter(args: argparse.Namespace) -> int:
         raise CancelledError("Stopped.", "The same command goes on from the last checkpoint.") from None
     finally:
         if is_first:
+            _add_to(args.out / "settings.json", notes)
             draw_segmenter_curve(args.out)
     if not is_first:  # of several processes only one writes
         return 0
@@ -279,6 +291,7 @@ def train_segmenter(args: argparse.Namespace) -> int:
             kind="segmenter",
             network=args.network,
             folder=args.export or None,
+            terms=_terms(notes),
         )
     print(weights)
     return 0
@@ -294,7 +307,8 @@ def train_detector(args: argparse.Namespace) -> int:
 
     if launched().size > 1:
         raise InputError("The detector is trained by one process.", "Start it without torchrun.")
-    people, cases, held_out = _material(args)
+    people, cases, held_out, notes = _material(args)
+    notes["origins"] = sorted({*notes["origins"], "ultralytics"})
     held_people = [name for name in held_out if isinstance(name, str)]
     held_cases = [case for case in held_out if not isinstance(case, str)]
     if not held_people and not held_cases:
@@ -321,7 +335,7 @@ def train_detector(args: argparse.Namespace) -> int:
         cases=tuple(held_cases),
     )
     views = VIEWS if args.view == "both" else (args.view,)
-    _note(args.out, people, cases, held_out)
+    notes = _note(args.out, people, cases, held_out, notes)
     try:
         for each in (made, validated):
             folder = make_radiographs_of(each)
@@ -349,7 +363,7 @@ def train_detector(args: argparse.Namespace) -> int:
             finally:
                 draw_detector_curve(run)
             if args.export is not None:
-                run = detector.export_detector(run, view, args.export or None)
+                run = detector.export_detector(run, view, args.export or None, terms=_terms(notes))
             print(run)
     except KeyboardInterrupt:
         raise CancelledError("Stopped.", "The same command goes on from the last epoch.") from None
@@ -380,41 +394,78 @@ def make_pseudo_labels(args: argparse.Namespace) -> int:
 
 
 def _material(args):
-    """People and cases to learn from, and those held out (names of people, and cases). Raises InputError."""
+    """People and cases to learn from, those held out (names of people, and cases), and notes: `origins`, the set
+    that was asked for and, in cross-validation, `folds`. Raises InputError.
+    """
     from FemurSegLib.errors import InputError
     from FemurSegLib.phantom.shapes import people_in
+    from FemurSegLib.training import sets
     from FemurSegLib.training.cases import find_cases, split
 
-    hold_out = set(HELD_OUT if args.hold_out is None else args.hold_out)
+    usual = sets.OPEN_HELD_OUT if args.data_set == "open" else HELD_OUT
+    hold_out = set(usual if args.hold_out is None else args.hold_out)
     real = people_in(args.shapes) if args.shapes else []
-    if args.shapes and not real and not args.people:
+    if args.shapes and not real and not args.people and args.data_set != "open":
         raise InputError(f"There are no bone shapes in {args.shapes}.", "Give the folder that holds vsd/.")
     everyone = [*real, *(name for name in args.people if name not in real)]
+    wanted = args.people or real
+    if args.data_set and args.shapes:
+        everyone += [name for name in (*sets.OPEN_PEOPLE, *sets.OPEN_HELD_OUT) if name not in everyone]
+        kept = [] if args.data_set == "open" else real
+        wanted = args.people or [*kept, *sets.OPEN_PEOPLE]
     cases = find_cases(*args.cases) if args.cases else []
     strangers = hold_out - set(everyone)
     if args.hold_out is None:
         strangers = set()
     known = {name for case in cases for name in (case.name, case.person)}
     cases, held_cases = split(cases, strangers | (hold_out & known))
-    people = [name for name in (args.people or real) if name not in hold_out]
+    people = [name for name in wanted if name not in hold_out]
     if args.people and not args.shapes:
         raise InputError("People need bone shapes.", "Give their folder with --shapes.")
+    notes = {}
+    if vars(args).get("folds") or vars(args).get("fold"):
+        cases, fold_cases, notes["folds"] = _fold(args, cases)
+        held_cases += fold_cases
     if not people and not cases:
         raise InputError("There is nothing to train on.", "Give --shapes, --cases, or both.")
-    return people, cases, [*(name for name in everyone if name in hold_out), *held_cases]
+    origins = sets.origins_of_people(people) | sets.origins_of_cases(cases) | sets.origins_of_weights(args.start)
+    sets.check(args.data_set, origins)
+    notes |= {"asked_set": args.data_set, "origins": sorted(origins)}
+    return people, cases, [*(name for name in everyone if name in hold_out), *held_cases], notes
 
 
-def _note(out: Path, people, cases, held_out) -> None:
-    """Writes what was learned from and what was not, for the card of the weights.
+def _fold(args, cases):
+    """Cases to learn from, those of the fold, and a note; all people of all folds are told on screen.
 
-    Raises InputError where an earlier run in `out` learned from somebody who is held out now: its weights know
-    them.
+    Cases whose labels weights made are no reference: they are learned from, unless their person is held out.
     """
     from FemurSegLib.errors import InputError
+    from FemurSegLib.training.cases import folds, split
+    from FemurSegLib.training.sets import is_pseudo
+
+    if not (args.folds and args.fold and 1 <= args.fold <= args.folds):
+        raise InputError("A fold has a number from 1 to --folds.", "Give both, as --folds 5 --fold 1.")
+    parts = folds([case for case in cases if not is_pseudo(case)], args.folds)
+    people = [sorted({case.person for case in part}) for part in parts]
+    for number, names_of_part in enumerate(people, 1):
+        chosen = f"  <- fold {number} of {args.folds} is held out" if number == args.fold else ""
+        print(f"fold {number}: {', '.join(names_of_part)}{chosen}", flush=True)
+    learned, held = split(cases, people[args.fold - 1])
+    return learned, held, {"count": args.folds, "fold": args.fold, "people": people}
+
+
+def _note(out: Path, people, cases, held_out, notes: dict) -> dict:
+    """Writes what was learned from and what was not, and the licence that follows, for the card of the weights, and
+    returns it.
+
+    Raises InputError where an earlier run in `out` learned from somebody who is held out now, or from what the set
+    does not allow: its weights know them.
+    """
+    from FemurSegLib.errors import InputError
+    from FemurSegLib.training import sets
     from FemurSegLib.training.distributed import launched
 
-    out.mkdir(parents=True, exist_ok=True)
-    earlier = out / "material.json"
+    earlier, origins = out / "material.json", set(notes["origins"])
     if earlier.exists():
         known = json.loads(earlier.read_text())
         seen = {*known["people"], *known["cases"]} & {getattr(one, "name", one) for one in held_out}
@@ -423,15 +474,34 @@ def _note(out: Path, people, cases, held_out) -> None:
                 f"An earlier run in {out} was trained on {min(seen)}, who is held out now.",
                 "Give another folder with --out, or hold out whom that run held out.",
             )
+        origins |= set(known.get("origins", sets.origins_of_people(known["people"])))
+        sets.check(notes["asked_set"], origins, f"the weights in {out}")
+    out.mkdir(parents=True, exist_ok=True)
     named = {
         "people": list(people),
         "cases": [case.name for case in cases],
         "held_out": [getattr(one, "name", one) for one in held_out],
+        **{key: value for key, value in notes.items() if key == "folds"},
+        **sets.terms(origins),
     }
     if launched().is_first:
         partial = out / "material.partial"
         partial.write_text(json.dumps(named, indent=1))
-        partial.replace(out / "material.json")
+        partial.replace(earlier)
+    return named
+
+
+def _terms(notes: dict) -> dict:
+    return {key: notes[key] for key in ("set", "licence", "origins")}
+
+
+def _add_to(path: Path, notes: dict) -> None:
+    """Set, licence, origins and folds beside the settings of a training."""
+    if path.exists():
+        added = {key: value for key, value in notes.items() if key not in ("people", "cases", "held_out")}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(json.loads(path.read_text()) | added, indent=1))
+        partial.replace(path)
 
 
 def _tell(view: str, epoch: dict) -> None:

@@ -94,8 +94,17 @@ def train_detector(training: DetectorTraining, report: Callable[[dict], None] = 
     return out
 
 
-def export_detector(run: Path, view: str, folder: Path | None = None, image_size: int | None = None) -> Path:
-    """Enters the best weights so far of a run as `detector_<view>` into the models folder, as tensors."""
+def export_detector(
+    run: Path,
+    view: str,
+    folder: Path | None = None,
+    image_size: int | None = None,
+    terms: dict | None = None,
+) -> Path:
+    """Enters the best weights so far of a run as `detector_<view>` into the models folder, as tensors.
+
+    terms: what `sets.terms` says of the data behind them.
+    """
     import yaml
 
     ultralytics_offline.prepare_training()
@@ -112,7 +121,7 @@ def export_detector(run: Path, view: str, folder: Path | None = None, image_size
     network, _ = load_checkpoint(best)
     name = f"detector_{view}"
     return models.export_weights(
-        network.float().state_dict(), name, kind=name, network=network_name(size), folder=folder
+        network.float().state_dict(), name, kind=name, network=network_name(size), folder=folder, terms=terms
     )
 
 

@@ -46,8 +46,8 @@ class RadiographSet:
 
     out: folder; split: `train` or `val`, its part of the folder. shapes, people, cache: see PhantomSource;
     feet: who lends feet, `feet_for` by default. patients: phantoms to paint, fourteen radiographs of each view from
-    each; without whole_bodies, seven of their parts. cases: labelled CTs; per_case: radiographs of each view from each of
-    them. Everything random follows from `seed`.
+    each; without whole_bodies, seven of their parts. cases: labelled CTs; per_case: radiographs of each view from
+    each of them. Everything random follows from `seed`.
     """
 
     out: Path

@@ -26,6 +26,7 @@ from scipy import ndimage
 from FemurSegLib.errors import InputError, NoFemurError
 from FemurSegLib.grid import Grid
 from FemurSegLib.sides import LABELS, LEFT, RIGHT, SIDES, UNDECIDED_LABEL
+from FemurSegLib.training import sets
 from FemurSegLib.training.cases import COLUMNS, Case, read_case
 from FemurSegLib.volume import Volume, read_ct, restore, write_volume
 
@@ -89,7 +90,9 @@ PERTURBATIONS = (
 class Pipeline:
     """The shipped way from CT to femora, as a function from an oriented CT to `Probabilities`.
 
-    models_folder: other weights than the shipped ones. `identity` changes with the weights.
+    models_folder: other weights than the shipped ones. `identity` changes with the weights; `origins`: the data
+    that they learned from (keys of `training.sets.ORIGINS`), `unknown` where the table of models does not say.
+    A program's licence does not reach what it writes, so ultralytics' is not among them.
     """
 
     def __init__(self, device: str = "auto", network: str = "segresnet", models_folder=None):
@@ -99,6 +102,8 @@ class Pipeline:
         used = [models.find(kind, folder=models_folder) for kind in ("detector_coronal", "detector_axial")]
         used.append(models.find("segmenter", network, models_folder))
         self.identity = " ".join(model.sha256 for model in used)
+        told = [set(model.origins) or {sets.UNKNOWN} for model in used]
+        self.origins = sorted(set().union(*told) - {"ultralytics"})
 
     def __call__(self, ct: Volume) -> Probabilities:
         from FemurSegLib.pipeline import segment_femurs
@@ -273,11 +278,12 @@ def make_pseudo_labels(
         if "entry" in line
     ]
     _write_text(out / "cases.csv", rows)
-    (out / "pseudo_labels.json").write_text(
+    (out / sets.PSEUDO_LABELS).write_text(
         json.dumps(
             {
                 "rule": asdict(rule),
                 "sure": SURE,
+                "origins": getattr(segment, "origins", [sets.UNKNOWN]),
                 "perturbations": [asdict(p) for p in perturbations],
                 "left_out_by_a_reader": leave_out,
                 "no_femur_by_a_reader": sorted(no_femur),

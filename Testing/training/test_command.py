@@ -38,6 +38,9 @@ def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path
         "people": [],
         "cases": ["A"],
         "held_out": ["B"],
+        "set": "research",
+        "licence": "LicenseRef-unknown",
+        "origins": ["unknown"],
     }
     settings = json.loads((out / "settings.json").read_text())
     assert (

@@ -170,7 +170,7 @@ def test_accepted_cases_are_listed_as_training_reads_them(folder):
     assert np.array_equal(marked.voxels, labels) and np.array_equal(read.voxels, ct.voxels)
     assert (out / "B_femurs.nii.gz").is_file() and cv2.imread(str(out / "pictures" / "B.png")) is not None
     document = json.loads((out / "pseudo_labels.json").read_text())
-    assert document["rule"]["agreement"] == AcceptanceRule().agreement
+    assert document["origins"] == ["unknown"] and document["rule"]["agreement"] == AcceptanceRule().agreement
     assert document["cases"][1]["reason"] == "streaks" and document["left_out_by_a_reader"] == {"B": "streaks"}
     assert not list(out.rglob("*partial*"))
 
@@ -234,7 +234,7 @@ def test_the_pipeline_gives_the_probability_of_each_side_and_nothing_without_a_f
     from FemurSegLib.errors import NoFemurError
 
     ct, (bone,) = blocks(THIGH)
-    monkeypatch.setattr(models, "find", lambda kind, *a, **k: SimpleNamespace(sha256=kind))
+    monkeypatch.setattr(models, "find", lambda kind, *a, **k: SimpleNamespace(sha256=kind, origins=()))
     box = tuple(THIGH)
     inside = bone[tuple(slice(*r) for r in box)] * 0.9
     found = SimpleNamespace(labels=bone.astype(np.uint8), probability={RIGHT: (box, inside)})
