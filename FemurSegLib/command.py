@@ -24,7 +24,7 @@ from pathlib import Path
 from . import __version__, progress, sides
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
 
-ROOMS = ("training", "evaluation", "phantom", "anatomy")
+ROOMS = ("training", "evaluation", "phantom", "anatomy", "report")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
 """Pages whose libraries take seconds to load."""
 SIDE_CHOICES = {"both": sides.SIDES, "right": (sides.RIGHT,), "left": (sides.LEFT,)}

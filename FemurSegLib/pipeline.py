@@ -6,6 +6,7 @@
 
 The method is that of Xie et al. 2025: two radiographs, a detector in each, boxes fused to one region a femur, a
 segmentation network inside the region, the mask back on the grid of the CT.
+Then the bones are read: their landmarks, angles and regions.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from FemurSegLib.errors import ModelError, NoFemurError
 from FemurSegLib.findings import Finding
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.localization.region import FACES, Localization, Region, fuse, slices_of_femora
-from FemurSegLib.result import Segmentation
+from FemurSegLib.result import Segmentation, volume_sha256
 from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 from FemurSegLib.volume import Volume, restore
 
@@ -53,6 +54,9 @@ def segment_femurs(
     models_folder: Path | str | None = None,
     margin_mm: float = MARGIN_MM,
     keep_probability: bool = False,
+    anatomy: bool = True,
+    compartments: str | None = None,
+    density=None,
     progress: events.Listener = events.ignore,
 ) -> Segmentation:
     """Both femora of a CT.
@@ -60,6 +64,8 @@ def segment_femurs(
     volume: as read, int16 HU, any orientation. sides: which femora to segment. regions: by side, in oriented voxel
     coordinates, as drawn by a user; given, nothing is looked for, and nothing outside them is segmented. margin_mm:
     context added around a region. keep_probability: the result tells how sure the network is of each voxel.
+    anatomy: read landmarks, angles and regions; compartments: how to tell cortex from inside too
+    (anatomy.record.METHODS), None not to; density: an anatomy.density.Calibration, for mineral densities.
     progress: listener for events.
     Raises NoFemurError where none is found, ModelError where weights are missing, damaged or do not fit,
     MemoryExhaustedError.
@@ -78,8 +84,10 @@ def segment_femurs(
         try:
             segmenter.load_state_dict(tensors)
         except RuntimeError as error:
-            raise ModelError(f"The weights {used[0].file} do not fit the network '{network}'.",
-                             "Use the weights that belong to this version of FemurSeg.") from error
+            raise ModelError(
+                f"The weights {used[0].file} do not fit the network '{network}'.",
+                "Use the weights that belong to this version of FemurSeg.",
+            ) from error
         runner = Runner(segmenter, pick_device(device))
         calibration = load_calibration(used[0].name, models_folder)
 
@@ -118,6 +126,20 @@ def segment_femurs(
         words = "The confidence was not calibrated for the weights that were used; do not rely on it."
         findings.append(Finding("confidence_uncalibrated", words))
     findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
+    read = {}
+    if anatomy:
+        with clock("anatomy"):
+            from FemurSegLib.anatomy.record import read_femurs
+
+            bones = read_femurs(
+                labels,
+                oriented.grid,
+                oriented.voxels,
+                compartments=compartments,
+                calibration=density,
+                device=device,
+            )
+        read, findings = bones.femurs, findings + bones.findings
     for finding in findings:
         progress(events.warning(finding))
     return Segmentation(
@@ -130,6 +152,8 @@ def segment_femurs(
         seconds=clock.seconds,
         device=str(runner.device),
         models=used,
+        anatomy=read,
+        ct_sha256=volume_sha256(volume.voxels),
         probability=probability,
         evidence=evidence,
     )
@@ -187,9 +211,7 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
     for attempt in range(ATTEMPTS):
         lower, upper = grown
         crop = oriented.crop(tuple(lower), tuple(upper))
-        probability = runner.probability(
-            crop, lambda part, done=attempt: report((done + part) / (done + 1))
-        )
+        probability = runner.probability(crop, lambda part, done=attempt: report((done + part) / (done + 1)))
         if confined:
             inside = np.zeros_like(probability)
             inside[_inside(region, probability.shape, lower, upper)] = 1
@@ -264,7 +286,9 @@ def _about_confidence(side: str, confidence: float, reasons: list[str]) -> list[
 
     if confidence >= LOW_CONFIDENCE:
         return []
-    words = f"The {DISPLAY_NAMES[side].lower()} is more likely wrong in places than not (confidence {confidence:.0%}"
+    words = (
+        f"The {DISPLAY_NAMES[side].lower()} is more likely wrong in places than not (confidence {confidence:.0%}"
+    )
     words += f": {', and '.join(reasons)}); check it slice by slice."
     return [Finding("low_confidence", words, side)]
 
@@ -292,9 +316,7 @@ def _no_femur(localization: Localization, sides) -> NoFemurError:
             f"Only the {' and the '.join(seen)} was found in this CT.",
             "Choose both sides, or the other side.",
         )
-    return NoFemurError(
-        "No femur was found in this CT.", "Check that the scan shows a thigh, a hip or a knee."
-    )
+    return NoFemurError("No femur was found in this CT.", "Check that the scan shows a thigh, a hip or a knee.")
 
 
 class _Bar:

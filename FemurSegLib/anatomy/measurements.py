@@ -47,6 +47,25 @@ NAMES = {
 }
 """Every measurement and its name for people, in the order of tables."""
 
+SHORTLY = {
+    "head_diameter_mm": "sphere fitted to the head",
+    "neck_shaft_angle_deg": "neck and proximal shaft axis, in space",
+    "neck_shaft_angle_by_sections_deg": "second method",
+    "anteversion_deg": "neck axis and posterior condylar line",
+    "anteversion_of_head_deg": "second method",
+    "offset_mm": "head centre to proximal shaft axis",
+    "neck_area_mm2": "across the neck axis",
+    "mldfa_deg": "and distal condylar line",
+    "anatomical_mechanical_angle_deg": "in the frontal plane",
+    "condylar_twist_deg": "+ outward",
+    "condylar_axes_deg": "agreement of two methods",
+    "condylar_width_mm": "along the posterior condylar line",
+    "length_mm": "two points farthest apart",
+    "mechanical_length_mm": "head centre to intercondylar notch",
+    "bow_radius_mm": "middle half of the shaft, from the side",
+}
+"""How each is measured, in a few words for tables; `measure` and `numbers_from_landmarks` define them."""
+
 NEEDS = {
     "head_diameter_mm": ("hip",),
     "neck_shaft_angle_deg": ("hip", "shaft"),

@@ -21,7 +21,7 @@ from .bone import Bone
 from .fitting import Line
 from .landmarks import LANDMARK_NAMES, Landmarks, find_landmarks, landmark_points
 from .measurements import as_dict, measure
-from .regions import REGION_NAMES, label_regions, region_volumes
+from .regions import REGION_NAMES, label_regions, region_volumes, whole_volume
 from .stability import spread
 
 METHODS = ("network", "threshold")
@@ -132,13 +132,15 @@ def _regions(labels, grid, landmarks: Landmarks, ct, compartments, calibration) 
     regions = label_regions(labels, grid, landmarks)
     lower = np.rint(grid.ijk(regions.grid.origin_mm)).astype(int)[::-1]
     window = tuple(slice(a, a + n) for a, n in zip(lower, regions.grid.shape, strict=True))
-    volumes = region_volumes(regions, landmarks, ct=None if ct is None else ct[window])
+    hu = None if ct is None else ct[window]
+    bone = labels[window] == LABELS[landmarks.side]
+    volumes = region_volumes(regions, landmarks, ct=hu) | {"whole": whole_volume(bone, grid, hu)}
     cortical = {}
     if compartments is not None:
         from .compartments import COMPARTMENT_LABELS
 
         cortex = compartments.labels[window] == COMPARTMENT_LABELS[landmarks.side, "cortical"]
-        cortical = region_volumes(regions, landmarks, within=cortex)
+        cortical = region_volumes(regions, landmarks, within=cortex) | {"whole": whole_volume(cortex, grid)}
     return {
         key: {
             "name": REGION_NAMES[key],

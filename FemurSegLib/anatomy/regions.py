@@ -37,8 +37,9 @@ REGION_NAMES = {
     "shaft": "Shaft",
     "distal": "Distal",
     "combination": "Neck, trochanteric and intertrochanteric",
+    "whole": "Whole femur",
 }
-"""Every region, and Deng's combination, by the name for people."""
+"""Every region, Deng's combination, and the whole as far as it is in the scan, by the name for people."""
 COMBINATION = ("neck", "trochanteric", "intertrochanteric")
 NECK_BOX_MM = 15.0
 BELOW_LESSER_TROCHANTER_MM = 10.0
@@ -95,6 +96,14 @@ def region_volumes(
         hu = float(sums[values].sum() / count) if sums is not None and count else None
         out[name] = RegionVolume(count * voxel_ml, "", hu)
     return out
+
+
+def whole_volume(mask: np.ndarray, grid, ct: np.ndarray | None = None) -> RegionVolume:
+    """Of a mask (k, j, i) on `grid`, whatever was found of it; `ct` as in `region_volumes`."""
+    mask = np.asarray(mask, bool)
+    count = int(np.count_nonzero(mask))
+    hu = float(ct[mask].mean()) if ct is not None and count else None
+    return RegionVolume(count * float(np.prod(grid.spacing_mm)) / 1000, "", hu)
 
 
 def missing_regions(landmarks: Landmarks) -> dict[str, str]:
