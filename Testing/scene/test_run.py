@@ -21,6 +21,7 @@ from FemurSegLib.errors import (
     NoFemurError,
     OutputError,
 )
+from FemurSegLib.progress import STAGES
 from FemurSegLib.scene import process
 from FemurSegLib.scene import run as run_page
 from FemurSegLib.scene.nodes import runs
@@ -28,7 +29,6 @@ from FemurSegLib.scene.process import EngineCrashedError, EngineJob, engine_comm
 from FemurSegLib.scene.run import KEPT_LOGS, Options, Segmenting, new_log
 
 FAKE = Path(__file__).parents[1] / "slicer" / "fake_engine.py"
-STAGES = ("read", "radiographs", "detect", "segment", "clean", "anatomy", "surfaces", "write")
 
 
 def fake_engine(arguments):

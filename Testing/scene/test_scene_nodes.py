@@ -249,4 +249,4 @@ def test_nodes_lie_together_beside_the_ct(scene, ct, result_of):
     shelf = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(run.segmentation))
     assert hierarchy.GetItemName(shelf) == "FemurSeg 1: CT"
     assert hierarchy.GetItemParent(shelf) == study
-    assert hierarchy.GetNumberOfItemChildren(shelf) == 1 + 2 + 2 + 4 + 1 + 1
+    assert hierarchy.GetNumberOfItemChildren(shelf) == 1 + 2 + 2 + 4 + 2 + 1 + 1  # and a folder of landmarks

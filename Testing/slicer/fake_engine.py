@@ -1,7 +1,8 @@
 """Stands in for `femurseg` where a test needs an engine that stops, dies or fails at a chosen moment.
 
 Takes the same arguments, prints the same events, and writes its result with the engine's own radiographs and
-`write_result`. Only the femora are made up: what is above 200 HU, right and left of the middle.
+`write_result`. Only the femora are made up: what is above 200 HU, right and left of the middle,
+and the landmarks on them.
 
 What shall go wrong is named in the environment variable FAKE_ENGINE: "slow-STAGE" stays in a stage until it
 is stopped, "deaf" does so and does not listen, "crash" and "traceback" die, and ERRORS are reported as such.
@@ -22,6 +23,8 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from toy_anatomy import anatomy
+
 from FemurSegLib.findings import Finding
 from FemurSegLib.localization.detection import Detection
 from FemurSegLib.localization.radiograph import VIEWS, make_radiographs
@@ -115,8 +118,13 @@ def write(arguments, folder: Path) -> None:
         seconds={"read": 0.1},
         device="cpu",
         models=[],
+        anatomy={side: anatomy(side, middle_of(labels, ct.grid, side)) for side in regions},
     )
     write_result(folder, segmentation, source=arguments.ct)
+
+
+def middle_of(labels, grid, side) -> list[float]:
+    return grid.lps(np.argwhere(labels == LABELS[side])[:, ::-1]).mean(0).tolist()
 
 
 def keep_inside(regions: dict, grid, labels: np.ndarray) -> None:

@@ -14,6 +14,7 @@ import slicer
 import vtk
 from leg_ct import add_ct
 
+from FemurSegLib.progress import STAGES
 from FemurSegLib.scene import packages
 from FemurSegLib.scene.export import open_edges
 from FemurSegLib.scene.nodes import latest_run, runs
@@ -21,7 +22,6 @@ from FemurSegLib.scene.volume_file import write_ct
 from FemurSegLib.sides import SIDES
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("read", "radiographs", "detect", "segment", "clean", "anatomy", "surfaces", "write")
 
 
 def contents(scene):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from FemurSegLib.anatomy.landmarks import LANDMARK_NAMES
 from FemurSegLib.anatomy.measurements import NAMES, numbers_from_landmarks
+from FemurSegLib.anatomy.regions import REGION_NAMES
 from FemurSegLib.sides import LEFT
 
 POINTS = {
@@ -32,6 +33,17 @@ POINTS = {
 }
 """Millimetres from the middle of a bone: lateral, posterior, superior."""
 
+VOLUMES_ML = {
+    "head": (4.0, 1.5),
+    "neck": (2.0, 1.0),
+    "trochanteric": (3.0, 1.0),
+    "intertrochanteric": (3.0, 1.25),
+    "shaft": (None, None),
+    "distal": (6.0, None),
+    "combination": (8.0, 3.25),
+}
+"""Of each region, and of the cortex in it."""
+
 
 def points(side: str, center_lps_mm) -> dict:
     lateral = 1 if side == LEFT else -1
@@ -58,8 +70,16 @@ def anatomy(side: str, center_lps_mm) -> dict:
             for key, name in NAMES.items()
         },
         "regions": {
-            "head": {"name": "Head", "volume_ml": 4.0, "mean_hu": 300.0, "cortical_ml": 1.5, "reason": None},
-            "distal": {"name": "Distal", "volume_ml": 6.0, "mean_hu": None, "cortical_ml": None, "reason": None},
+            key: {
+                "name": REGION_NAMES[key],
+                "volume_ml": volume_ml,
+                "mean_hu": 300.0,
+                "density_mg_cm3": None,
+                "cortical_ml": cortical_ml,
+                "reason": None if volume_ml else "the shaft is too short",
+            }
+            for key, (volume_ml, cortical_ml) in VOLUMES_ML.items()
         },
+        "compartments": {"reason": "not asked for"},
         "missing": {},
     }
