@@ -20,14 +20,15 @@ SMOOTH = 10.0
 def segmentation_loss(name: str, logits, label, network=None):
     """A scalar tensor. Raises InputError for a name that is not in `LOSSES`.
 
-    dice: Xie 2025, Table 3; Zhao, Eq. 2. dice_ce: its sum with cross-entropy. dice_l2: Zhao, Eq. 3, needs the
+    dice: Xie 2025, Table 3; Zhao, Eq. 2. dice_ce: its sum with cross-entropy, the Dice of patches with a femur only
+    (elsewhere its slope says nothing but "less", where cross-entropy says which voxels). dice_l2: Zhao, Eq. 3, needs the
     `network`. ce: softmax cross-entropy of two classes (Deng 2022, Eq. 1), which is the binary cross-entropy of
     Sultana 2024, Eq. 6.
     """
     if name == "dice":
         return dice_loss(logits, label)
     if name == "dice_ce":
-        return dice_loss(logits, label) + cross_entropy(logits, label)
+        return dice_loss(logits, label, empty=False) + cross_entropy(logits, label)
     if name == "dice_l2":
         return dice_loss(logits, label) + L2_WEIGHT * squared_weights(network)
     if name == "ce":
@@ -35,14 +36,18 @@ def segmentation_loss(name: str, logits, label, network=None):
     raise InputError(f"There is no loss '{name}'.", f"Choose one of: {', '.join(LOSSES)}.")
 
 
-def dice_loss(logits, label):
-    """1 - soft Dice of the femur, the mean over the batch."""
+def dice_loss(logits, label, empty: bool = True):
+    """1 - soft Dice of the femur, the mean over the batch, or over its patches with a femur where `empty` is False."""
+    import torch
+
     known = (label != UNDECIDED_LABEL).float()
     target = (label == 1).float() * known
     probability = _difference(logits).sigmoid() * known
     axes = (1, 2, 3)
     overlap, total = (probability * target).sum(axes), probability.sum(axes) + target.sum(axes)
-    return 1 - ((2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+    counted = torch.ones_like(total) if empty else (target.sum(axes) > 0).float()
+    lack = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
+    return (lack * counted).sum() / counted.sum().clamp(min=1)
 
 
 def cross_entropy(logits, label):

@@ -57,3 +57,15 @@ def test_an_unknown_loss_says_which_there_are():
     with pytest.raises(InputError) as caught:
         segmentation_loss("hinge", *cube())
     assert all(name in caught.value.hint for name in LOSSES)
+
+
+def test_a_patch_without_femur_adds_cross_entropy_alone_to_dice_ce():
+    torch.manual_seed(3)
+    logits = torch.randn(2, 2, 4, 4, 4)
+    label = torch.zeros(2, 4, 4, 4, dtype=torch.uint8)
+    entropy = segmentation_loss("ce", logits, label)
+    torch.testing.assert_close(segmentation_loss("dice_ce", logits, label), entropy)
+    label[1, :2] = 1
+    of_second = segmentation_loss("dice", logits[1:], label[1:])
+    both = segmentation_loss("dice_ce", logits, label)
+    torch.testing.assert_close(both, of_second + segmentation_loss("ce", logits, label))
