@@ -21,7 +21,7 @@ from .errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-KINDS = ("detector_coronal", "detector_axial", "segmenter")
+KINDS = ("detector_coronal", "detector_axial", "segmenter", "compartments")
 MANIFEST = "models.json"
 FOLDER_VARIABLE = "FEMURSEG_MODELS"
 
