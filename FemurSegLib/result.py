@@ -235,8 +235,7 @@ def _write_files(folder: Path, segmentation: Segmentation, source, started, list
         box = surface.bounds(labels, label)
         if box is not None:
             extents[side] = box
-            part = grid.crop([axis.start for axis in box], [axis.stop for axis in box])
-            surfaces[side] = surface.surface_of(labels[box], part, label)
+            surfaces[side] = surface.surface_of(labels, grid, label)
             surface.write_stl(folder / FILES[f"{side}_stl"], surfaces[side], sides.DISPLAY_NAMES[side])
     seconds["surfaces"] = time.perf_counter() - began
 

@@ -1,4 +1,4 @@
-"""Surfaces of the femora: closed, outward, in LPS millimetres; and the STL files they are saved in."""
+"""Surfaces of the femora: closed, smooth, outward, in LPS millimetres; and the STL files they are saved in."""
 
 from __future__ import annotations
 
@@ -8,15 +8,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData, vtkPolyData
-from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkReverseSense, vtkWindowedSincPolyDataFilter
+from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkWindowedSincPolyDataFilter
+
+from .errors import InputError
 
 if TYPE_CHECKING:
     from .volume import Grid
 
-SMOOTHING_ITERATIONS = 30
-SMOOTHING_PASS_BAND = 0.01
-"""Of the windowed sinc filter (Taubin, Zhang & Golub 1996), which takes the steps of the voxels away without
-the shrinkage of Laplacian smoothing. Smaller is smoother."""
+EDGE_LENGTH_MM = 1.2
+"""Mean edge of the triangles, unless another is asked for: 100,000 triangles a femur."""
+EDGES_PER_STEP = 0.92
+"""Mean edge of a smoothed contour, as a part of the step of its field (Testing/benchmarks/surfaces.py)."""
+FIELD_SIGMA = 0.8
+"""Pixels of a slice that the signed distance is blurred by, against the steps of the pixels."""
+PASS_BAND, ITERATIONS = 0.01, 30
+"""Of the windowed sinc filter (Taubin, Zhang & Golub 1996), which takes the steps of the voxels away without the
+shrinkage of Laplacian smoothing. Smaller is smoother. For edges as long as a voxel; for others it follows."""
+PASS_BANDS = (0.002, 0.5)
+"""In these bounds: so few iterations cannot do better, and the filter takes no more."""
+LARGEST_FIELD = 400_000_000
+"""Points of the field, at most: more than 1.6 GB of them are not worth it."""
 
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
@@ -39,44 +50,153 @@ def bounds(labels: np.ndarray, label: int) -> tuple[slice, slice, slice] | None:
     return tuple(slice(int(first), int(last) + 1) for first, last in edges)
 
 
-def surface_of(labels: np.ndarray, grid: Grid, label: int) -> vtkPolyData:
+def surface_of(
+    labels: np.ndarray,
+    grid: Grid,
+    label: int,
+    *,
+    edge_length_mm: float = EDGE_LENGTH_MM,
+    smoothing: float = 1.0,
+    between_slices: str = "spline",
+) -> vtkPolyData:
     """Closed triangle surface of one label, normals outward, points in LPS mm; empty if the label is absent.
 
-    `labels` is (k, j, i) uint8 on `grid`, which may be oblique, left-handed and anisotropic. A bone cut by
-    the edge of the volume is closed there with a flat face.
+    labels: (k, j, i) uint8 on `grid`, which may be oblique, left-handed and anisotropic. It encloses the volume of
+    the label's voxels. A bone that reaches the edge of `labels` is cut there, and closed with a flat face: give the
+    whole volume, or a part of it with a voxel to spare on each side.
+    edge_length_mm: mean edge of the triangles. smoothing: 0 none, 1 against the steps of the voxels, 2 more.
+    between_slices: `spline`, `linear` or `none` (surfaces/field.py). Pieces of a voxel or two are smoothed away.
+    Raises InputError where so short edges would take too much memory.
     """
     box = bounds(labels, label)
     if box is None:
         return vtkPolyData()
-    mask = np.pad((labels[box] == label).astype(np.uint8), 1)
-    image = vtkImageData()
-    image.SetDimensions(mask.shape[::-1])
-    image.SetOrigin([axis.start - 1 for axis in reversed(box)])
-    image.GetPointData().SetScalars(numpy_to_vtk(mask.ravel()))
+    spacing = np.array(grid.spacing_mm[::-1])  # (k, j, i)
+    mask = labels[box] == label
+    volume_mm3 = np.count_nonzero(mask) * float(np.prod(spacing))
+    cut = [(part.start == 0, part.stop == n) for part, n in zip(box, labels.shape, strict=True)]
+    surface = _contour(mask, spacing, cut, edge_length_mm / EDGES_PER_STEP, smoothing, between_slices)
+    if not surface.GetNumberOfPoints():  # so few voxels that nothing is left of them: then as they are
+        surface = _contour(mask, spacing, cut, 0.9 * spacing.min(), 0.0, "none")
+    points, triangles = points_of(surface).astype(float), triangles_of(surface)
+    points = _with_volume(points, triangles, volume_mm3, _held(points, mask.shape, spacing, cut))
+    first = np.array([part.start for part in box])
+    points = grid.lps(points / spacing[::-1] + first[::-1])
+    surface.GetPoints().SetData(numpy_to_vtk(points.astype(np.float32), deep=True))
+    if np.linalg.det(grid.direction) < 0:
+        triangles[:] = triangles[:, ::-1].copy()
+    return surface
 
+
+def _contour(mask, spacing, cut, step_mm: float, smoothing: float, between_slices: str) -> vtkPolyData:
+    """Surface of a bool mask that fills its array, in mm (i, j, k) from the centre of the first voxel."""
+    from .surfaces.field import resample, signed_distance
+
+    pad = np.where(spacing == spacing.max(), 2, 3) + np.ceil(step_mm / spacing).astype(int)
+    padded = np.pad(mask, [(n, n) for n in pad])
+    for axis, ends in enumerate(cut):  # beyond a cut the bone goes on
+        walked, n = padded.swapaxes(0, axis), pad[axis]
+        if ends[0]:
+            walked[:n] = walked[n]
+        if ends[1]:
+            walked[-n:] = walked[-n - 1]
+    order = [int(np.argmax(spacing))]  # slices lie across the coarsest axis
+    order += [axis for axis in range(3) if axis != order[0]]
+    size = [int(n * s / step_mm) + 2 for n, s in zip(padded.shape, spacing, strict=True)]
+    if np.prod(size, dtype=float) > LARGEST_FIELD:
+        raise InputError(
+            f"Edges of {step_mm * EDGES_PER_STEP:.2g} mm are too short for a surface of this size.",
+            "Choose a longer edge.",
+        )
+    field = signed_distance(padded.transpose(order), spacing[order], max(spacing.max(), 1.5 * step_mm))
+    field = resample(field, spacing[order], step_mm, FIELD_SIGMA * smoothing, between_slices)
+    field = np.ascontiguousarray(field.transpose(np.argsort(order)))
+    for axis, ends in enumerate(cut):
+        across = np.arange(field.shape[axis]) * step_mm - pad[axis] * spacing[axis]
+        across = across.reshape([-1 if a == axis else 1 for a in range(3)]).astype(np.float32)
+        low, high = _faces(mask.shape, spacing)[axis]
+        if ends[0]:
+            np.minimum(field, across - np.float32(low), out=field)
+        if ends[1]:
+            np.minimum(field, np.float32(high) - across, out=field)
+
+    surface = _zero_of(field, step_mm, -(pad * spacing))
+    if smoothing and surface.GetNumberOfPoints():
+        voxel_mm = float(np.prod(spacing)) ** (1 / 3)
+        points = _smoothed(surface, PASS_BAND * (step_mm / voxel_mm / smoothing) ** 2)
+        for axis, side in enumerate(_held(points_of(surface), mask.shape, spacing, cut)):
+            faces = _faces(mask.shape, spacing)[axis]
+            for which, at in zip(side, faces, strict=True):
+                points[which, 2 - axis] = at  # what lay in the plane of a cut stays there, the rest behind it
+            limits = [at if end else far for at, end, far in zip(faces, cut[axis], (-1e9, 1e9), strict=True)]
+            points[:, 2 - axis] = points[:, 2 - axis].clip(*limits)
+        surface.GetPoints().SetData(numpy_to_vtk(points, deep=True))
+    return surface
+
+
+def _zero_of(field: np.ndarray, step_mm: float, first_mm) -> vtkPolyData:
+    """Where a field (k, j, i) with points `step_mm` apart, the first at `first_mm` (k, j, i), is zero."""
+    image = vtkImageData()
+    image.SetDimensions(field.shape[::-1])
+    image.SetSpacing(step_mm, step_mm, step_mm)
+    image.SetOrigin(first_mm[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(field.ravel()))
     contour = vtkFlyingEdges3D()
     contour.SetInputData(image)
-    contour.SetValue(0, 0.5)
+    contour.SetValue(0, 0.0)
     contour.ComputeNormalsOff()
     contour.ComputeGradientsOff()
     contour.ComputeScalarsOff()
+    contour.Update()
+    return contour.GetOutput()
+
+
+def _smoothed(surface: vtkPolyData, pass_band: float) -> np.ndarray:
     smooth = vtkWindowedSincPolyDataFilter()
-    smooth.SetInputConnection(contour.GetOutputPort())
-    smooth.SetNumberOfIterations(SMOOTHING_ITERATIONS)
-    smooth.SetPassBand(SMOOTHING_PASS_BAND)
+    smooth.SetInputData(surface)
+    smooth.SetNumberOfIterations(ITERATIONS)
+    smooth.SetPassBand(float(np.clip(pass_band, *PASS_BANDS)))
     smooth.NormalizeCoordinatesOn()
     smooth.BoundarySmoothingOff()
     smooth.FeatureEdgeSmoothingOff()
-    last = smooth
-    if np.linalg.det(grid.direction) < 0:
-        last = vtkReverseSense()
-        last.SetInputConnection(smooth.GetOutputPort())
-        last.ReverseCellsOn()
-    last.Update()
-    surface = last.GetOutput()
-    points = vtk_to_numpy(surface.GetPoints().GetData())
-    surface.GetPoints().SetData(numpy_to_vtk(grid.lps(points).astype(np.float32), deep=True))
-    return surface
+    smooth.Update()
+    return points_of(smooth.GetOutput()).copy()
+
+
+def _faces(shape, spacing) -> list[tuple[float, float]]:
+    """Where the first and the last voxels end, along each axis (k, j, i), in mm from the first one's centre."""
+    return [(-0.5 * s, (n - 0.5) * s) for n, s in zip(shape, spacing, strict=True)]
+
+
+def _held(points, shape, spacing, cut) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each axis (k, j, i) and end, which points (i, j, k) lie in the plane of a cut."""
+    return [
+        tuple(
+            np.flatnonzero(np.abs(points[:, 2 - axis] - at) < 1e-3) if end else np.zeros(0, int)
+            for end, at in zip(cut[axis], faces, strict=True)
+        )
+        for axis, faces in enumerate(_faces(shape, spacing))
+    ]
+
+
+def _with_volume(points: np.ndarray, triangles: np.ndarray, volume_mm3: float, held) -> np.ndarray:
+    """The points moved along their normals, all by the same length, so that they enclose a volume; those in the
+    plane of a cut move within it."""
+    for _ in range(3):
+        corners = points[triangles]
+        corners -= points[0]
+        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        missing = volume_mm3 - np.einsum("ni,ni->", corners[:, 0], across) / 6
+        area = np.linalg.norm(across, axis=1).sum() / 2
+        normals = np.stack(
+            [np.bincount(triangles.ravel(), np.repeat(part, 3), len(points)) for part in across.T], axis=-1
+        )
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+        for axis, side in enumerate(held):
+            for which in side:
+                normals[which, 2 - axis] = 0
+        points = points + normals * (missing / max(area, 1e-9))
+    return points
 
 
 def points_of(surface: vtkPolyData) -> np.ndarray:

@@ -77,11 +77,12 @@ class Bone:
                 f"The mask holds no {side.replace('_', ' ')} (label {LABELS[side]}).",
                 "Labels are 1 for the right femur and 2 for the left one.",
             )
-        mask = labels[box] == LABELS[side]
+        lower = [max(0, s.start - 1) for s in box]  # a voxel to spare, unless the scan ends there
+        upper = [min(n, s.stop + 1) for s, n in zip(box, labels.shape, strict=True)]
+        mask = labels[tuple(map(slice, lower, upper))] == LABELS[side]
         pieces, count = label(mask)
         if count > 1:
             mask = pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
-        lower, upper = [s.start for s in box], [s.stop for s in box]
         return cls.of_surface(surface_of(mask.astype(np.uint8), grid.crop(lower, upper), 1), side)
 
     def mirrored(self) -> Bone:

@@ -1,0 +1,1 @@
+"""What surface.py and `femurseg surface` are made of: the field, cortex and canal as a pair, quality, files."""
