@@ -24,6 +24,7 @@ from FemurSegLib.volume import FORMATS, Volume, read_ct, read_labelmap
 
 CT_END, LABELS_END = "_CT", "_femurs"
 """What the names of both files of a case end in; a folder may also hold one pair `ct` and `femurs`."""
+LIST = "cases.csv"
 COLUMNS = ("ct", "labels", "name", "person")
 """Of a list of cases in CSV or JSON; only `ct` is needed, paths are relative to the list."""
 
@@ -53,9 +54,10 @@ class Case:
 def find_cases(*places, unlabelled: bool = False) -> list[Case]:
     """All cases in folders, lists (.csv, .json) and single CT files.
 
-    A folder is searched to any depth for NAME_CT with NAME_femurs in any format that is read, and for `ct`
-    with `femurs` (the case is then called like the folder). unlabelled: CTs without labels count too, and a
-    folder of DICOM files is one. Raises InputError where there is nothing, or for two cases of one name.
+    A folder is searched to any depth for NAME_CT with NAME_femurs in any format that is read, for `ct` with
+    `femurs` (the case is then called like the folder), and for lists called `cases.csv`. unlabelled: CTs without
+    labels count too, and a folder of DICOM files is one. Raises InputError where there is nothing, or for two cases
+    of one name.
     """
     cases: list[Case] = []
     for place in map(Path, places):
@@ -133,6 +135,10 @@ def _search(folder: Path) -> list[Case]:
     inside = [folder, *sorted(p for p in folder.rglob("*") if p.is_dir())]
     for each in inside:
         files = sorted(p for p in each.iterdir() if p.is_file())
+        listed = _read_list(each / LIST) if (each / LIST).is_file() else []
+        cases += listed
+        known = {case.ct.resolve() for case in listed}
+        files = [p for p in files if p.resolve() not in known]
         cts = [p for p in files if (stem := _stem(p)) is not None and (stem.endswith(CT_END) or stem == "ct")]
         cases += [_case_of(path) for path in cts]
         if not cts and any(p.suffix.lower() in (".dcm", ".ima") for p in files) and len(files) > 3:

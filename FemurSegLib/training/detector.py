@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,8 +38,8 @@ class DetectorTraining:
     out: folder of the run; radiographs: folder of a RadiographSet; start: weights to start from,
     tensor-only or ultralytics' yolov8n.pt, none for random ones. minimum_area_ratio: the table does not say
     of what; it is read as MMYOLO's parameter of that name: after a random shift and scaling, a box that
-    kept less than this part of its area is dropped. minutes: fit the epochs into this time, counted from
-    each start. bf16: train in bfloat16.
+    kept less than this part of its area is dropped. minutes: of this start; no epoch begins that would go beyond
+    it, but the first. bf16: train in bfloat16.
     """
 
     out: Path
@@ -74,7 +75,8 @@ AUGMENTATION = {
 def train_detector(training: DetectorTraining, report: Callable[[dict], None] = lambda epoch: None) -> Path:
     """Trains, or goes on where an interrupted run stopped; returns the run's folder, `weights/best.pt` in it.
 
-    report: is given the figures of each epoch. A finished run is left as it is.
+    report: is given the figures of each epoch. A finished run is left as it is; one whose time is up
+    is not finished.
     """
     out = Path(training.out).resolve()
     finished = out / "finished.json"
@@ -87,6 +89,8 @@ def train_detector(training: DetectorTraining, report: Callable[[dict], None] = 
         trainer = _trainer(training, out, report)
         try:
             trainer.train()
+        except _TimeIsUp:
+            return out
         finally:
             torch.use_deterministic_algorithms(False)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(training).items()}
@@ -239,11 +243,11 @@ def _trainer(training: DetectorTraining, out: Path, report):
         warmup_bias_lr=0.01,
         **AUGMENTATION,
     )
-    if math.isfinite(training.minutes):
-        overrides["time"] = training.minutes / 60
     if last.is_file():
         overrides["resume"] = str(last)
     trainer = Trainer(overrides=overrides)
+
+    begun = time.monotonic()
 
     def tell(state):
         numbers = {
@@ -252,9 +256,17 @@ def _trainer(training: DetectorTraining, out: Path, report):
             **{k: float(v) for k, v in state.metrics.items()},
         }
         report({**numbers, "fitness": float(state.fitness) if state.fitness is not None else None})
+        done = state.epoch + 1 - state.start_epoch
+        next_ends = (time.monotonic() - begun) * (done + 1) / max(done, 1)
+        if state.epoch + 1 < state.epochs and next_ends > training.minutes * 60:
+            raise _TimeIsUp  # the epoch is on disk by now
 
     trainer.add_callback("on_fit_epoch_end", tell)
     return trainer
+
+
+class _TimeIsUp(Exception):
+    """Ends a run that is not finished, as an interruption would."""
 
 
 @contextmanager

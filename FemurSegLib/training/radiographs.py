@@ -66,11 +66,13 @@ class RadiographSet:
 
 def make_radiographs_of(what: RadiographSet) -> Path:
     """Makes what is not there yet and returns the folder: <view>/images/<split>/*.png,
-    <view>/labels/<split>/*.txt."""
+    <view>/labels/<split>/*.txt. Pictures of anybody whom `what` does not name, as one who is held out by now, are
+    taken away."""
     for view in VIEWS:
         for kind in ("images", "labels"):
             (what.out / view / kind / what.split).mkdir(parents=True, exist_ok=True)
     (what.out / "done").mkdir(exist_ok=True)
+    _take_away_others(what)
     jobs = [partial(_from_case, what, number) for number in range(len(what.cases))]
     if what.shapes:
         jobs += [partial(_from_phantom, what, number) for number in range(what.patients)]
@@ -326,6 +328,24 @@ def _save(what: RadiographSet, name: str, scans, rng, people) -> None:
             found = boxes(labels, radiograph)
             save_example(what.out / radiograph.view, what.split, f"{name}-{number:02d}", radiograph, found)
     _mark(what, name).write_text(json.dumps({"people": list(people), "scans": len(scans)}))
+
+
+def _take_away_others(what: RadiographSet) -> None:
+    """Deletes the pictures that are not of the people and cases of this set, and those without a mark."""
+    from FemurSegLib.phantom.shapes import feet_for
+
+    known = {*what.people, *(case.name for case in what.cases)}
+    known_shins = known | {what.feet or feet_for(what.people)}
+    kept = set()
+    for mark in (what.out / "done").glob(f"{what.split}-*.json"):
+        whose, *shins = json.loads(mark.read_text())["people"]
+        if whose in known and known_shins.issuperset(shins):
+            kept.add(mark.stem.removeprefix(f"{what.split}-"))
+        else:
+            mark.unlink()
+    for path in what.out.glob(f"*/*/{what.split}/*"):  # VIEW/images or labels/SPLIT/NAME-NN.*
+        if path.stem.rpartition("-")[0] not in kept:
+            path.unlink()
 
 
 def _mark(what: RadiographSet, name: str) -> Path:

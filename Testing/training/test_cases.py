@@ -60,6 +60,14 @@ def test_a_list_gives_names_and_people(pair, tmp_path):
             find_cases(tmp_path / "wrong.csv")
 
 
+def test_a_list_in_a_folder_says_more_about_what_lies_in_it(pair, tmp_path):
+    for name in "AB":
+        write_pair(tmp_path / "in", name, *pair)
+    (tmp_path / "in" / "cases.csv").write_text("ct,labels,name,person\nA_CT.nii.gz,A_femurs.nii.gz,first,Mary\n")
+    cases = find_cases(tmp_path)
+    assert [(c.name, c.person) for c in cases] == [("first", "Mary"), ("B", "B")]
+
+
 def test_all_cases_of_a_person_are_held_out_together():
     cases = [Case("a", "b", "one", "Mary"), Case("a", "b", "two", "Mary"), Case("a", "b", "three", "John")]
     train, held = split(cases, {"two"})
@@ -71,9 +79,7 @@ def test_all_cases_of_a_person_are_held_out_together():
 
 def test_faulty_cases_are_refused(pair, tmp_path):
     ct, labels = pair
-    paths = write_pair(
-        tmp_path, "A", ct, Volume(np.where(labels.voxels == 1, 7, 0).astype(np.uint8), ct.grid)
-    )
+    paths = write_pair(tmp_path, "A", ct, Volume(np.where(labels.voxels == 1, 7, 0).astype(np.uint8), ct.grid))
     with pytest.raises(InputError, match="label 7"):
         read_case(Case(*paths))
     lower = (1, 0, 0)

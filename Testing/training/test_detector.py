@@ -119,6 +119,31 @@ def test_a_set_has_a_label_file_for_each_picture_and_is_not_made_twice(small_set
     assert json.loads(next((small_set / "done").iterdir()).read_text())["scans"] == 2
 
 
+def test_pictures_of_somebody_held_out_later_do_not_stay(tmp_path):
+    (tmp_path / "cache").mkdir()
+    for name in ("toy", "other"):
+        keep(tmp_path / "cache", name)
+    for name in "AB":
+        for volume, end in zip(_legs(), ("CT", "femurs"), strict=True):
+            write_volume(tmp_path / f"{name}_{end}.mha", volume)
+    cases = tuple(Case(tmp_path / f"{name}_CT.mha", tmp_path / f"{name}_femurs.mha") for name in "AB")
+    what = RadiographSet(
+        tmp_path / "set", "train", tmp_path, ("toy",), tmp_path / "cache", "toy", 1, False, cases, per_case=1
+    )
+    make_radiographs_of(what)
+    folder = tmp_path / "set" / "coronal" / "images" / "train"
+    assert sorted(path.stem[:8] for path in folder.iterdir()) == 7 * ["phantom0"] + ["real-A-0", "real-B-0"]
+    kept = folder / "real-B-00.png"
+    before = kept.stat().st_mtime_ns
+    (folder / "real-A-07.png").write_bytes(b"of a run that was interrupted, so it has no mark")
+    make_radiographs_of(replace(what, people=("other",), cases=cases[1:]))
+    assert [path.stem for path in folder.glob("real*")] == ["real-B-00"] and kept.stat().st_mtime_ns == before
+    [mark] = (tmp_path / "set" / "done").glob("train-phantom*")
+    assert json.loads(mark.read_text())["people"][0] == "other"
+    labels = tmp_path / "set" / "axial" / "labels" / "train"
+    assert len(list(labels.iterdir())) == len(list(folder.iterdir())) == 8
+
+
 def test_a_case_whose_labels_lie_elsewhere_is_refused(tmp_path):
     ct, labels = _legs()
     write_volume(tmp_path / "ct.mha", ct)
@@ -164,6 +189,15 @@ def test_training_can_be_interrupted_goes_on_and_exports(small_set, tmp_path):
     detector = Detector(models_folder=tmp_path / "models")
     assert [model.network for model in detector.models] == ["yolov8n-64"] * 2
     assert isinstance(detector.detect(coronal_radiograph(_legs()[0])), list)
+
+
+def test_a_run_whose_time_is_up_is_not_finished(small_set, tmp_path):
+    training = DetectorTraining(tmp_path / "run", small_set, "axial", epochs=2, batch=4, image_size=64, threads=1)
+    seen = []
+    for _ in range(2):  # an epoch each
+        train_detector(replace(training, minutes=0), lambda epoch: seen.append(epoch["epoch"]))
+        assert (tmp_path / "run" / "finished.json").is_file() == (seen[-1] > 1)
+    assert seen[:2] == [1, 2]
 
 
 def test_a_pickle_that_is_not_known_is_not_opened(tmp_path):
