@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, progress, sides
+from .anatomy.command import add_compartment_options, compartment_options
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
 
 ROOMS = ("training", "evaluation", "phantom", "anatomy", "report")
@@ -76,6 +77,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     started = time.perf_counter()
     check_folder(args.out)
     drawn = _read_regions(args.region) if args.region else None
+    method, density = compartment_options(args)
     report(progress.progress("read"))
     # Loading the networks' libraries takes as long as reading a large CT; both are done at once. Python waits
     # for the thread at exit, so it is never cut off in the middle.
@@ -93,6 +95,10 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     options = {"device": args.device, "sides": SIDE_CHOICES[args.side], "network": args.network}
     if args.margin_mm is not None:
         options["margin_mm"] = args.margin_mm
+    if method is not None:
+        options["compartments"] = method
+    if density is not None:
+        options["density"] = density
     if drawn is not None:
         from .localization.region import drawn_regions
 
@@ -175,6 +181,7 @@ def _add_segment(commands) -> None:
         default="bar",
         help="json: one event a line on stdout; default: bar",
     )
+    add_compartment_options(parser, default="none")
     parser.set_defaults(run=segment)
 
 

@@ -6,7 +6,6 @@ page("Report", table([("Dice", 0.97)], ("Figure", "Value")) + figure("coronal.pn
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
@@ -93,21 +92,3 @@ def table(rows: Iterable[Sequence], header: Sequence[str] = ()) -> str:
 def _numeric(cell) -> bool:
     text = str(cell).lstrip("+-−<>±≥≤ ")
     return text[:1].isdigit() or str(cell) == "–"
-
-
-def write_page(path: Path | str, text: str) -> None:
-    """Write a page whole or not at all. Raises OutputError."""
-    from .errors import OutputError
-
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"{path} could not be written ({reason}).", "Check the folder and the free space."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

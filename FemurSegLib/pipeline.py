@@ -65,7 +65,7 @@ def segment_femurs(
     coordinates, as drawn by a user; given, nothing is looked for, and nothing outside them is segmented. margin_mm:
     context added around a region. keep_probability: the result tells how sure the network is of each voxel.
     anatomy: read landmarks, angles and regions; compartments: how to tell cortex from inside too
-    (anatomy.record.METHODS), None not to; density: an anatomy.density.Calibration, for mineral densities.
+    (anatomy.compartments.METHODS), None not to; density: an anatomy.density.Calibration, for mineral densities.
     progress: listener for events.
     Raises NoFemurError where none is found, ModelError where weights are missing, damaged or do not fit,
     MemoryExhaustedError.

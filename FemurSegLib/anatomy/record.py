@@ -24,9 +24,6 @@ from .measurements import as_dict, measure
 from .regions import REGION_NAMES, label_regions, region_volumes, whole_volume
 from .stability import spread
 
-METHODS = ("network", "threshold")
-"""Ways to tell cortex from inside: see `compartments.find_compartments`."""
-
 
 @dataclass
 class Anatomy:
@@ -50,7 +47,7 @@ def read_femurs(
     """The records of all femora in a mask. Never fails for what a mask looks like: that becomes a finding.
 
     labels: (k, j, i) uint8 on `grid`; ct: int16 Hounsfield units on it. perturbations: see `femur_record`.
-    compartments: how to tell cortex from inside (`METHODS`), None not to; needs `ct`. calibration: a
+    compartments: how to tell cortex from inside (compartments.METHODS), None not to; needs `ct`. calibration: a
     density.Calibration, for mineral densities. Raises InputError where the CT has another size.
     """
     if ct is not None and ct.shape != labels.shape:

@@ -26,9 +26,9 @@ def add_parser(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Writes the page and prints its path. Raises InputError or OutputError; then nothing is left behind."""
     from FemurSegLib.errors import InputError
-    from FemurSegLib.html_page import write_page
     from FemurSegLib.report.sheet import sheet
     from FemurSegLib.result import REPORT, read_result
+    from FemurSegLib.whole_file import write_text
 
     result = read_result(args.result)
     out = args.out or args.result / REPORT
@@ -40,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"The result is not whole: {name} cannot be read.", "Run the segmentation again."
         ) from error
-    write_page(out, text)
-    print(out.resolve())
+    print(write_text(out, text))
     return 0
 
 

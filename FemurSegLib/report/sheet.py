@@ -88,6 +88,9 @@ button { font-family: inherit; font-size: 7.5pt; padding: .6mm 1.6mm; border: .2
 .stroke { display: inline-block; width: 4mm; border-top: .5mm solid; vertical-align: .8mm; margin: 0 .6mm 0 1.6mm; }
 .provenance td:first-child { white-space: nowrap; color: #4a5462; padding-right: 4mm; }
 .provenance td { font-size: 7.5pt; overflow-wrap: anywhere; padding-top: .3mm; padding-bottom: .3mm; }
+.regions tr:first-child th { border-bottom: 0; padding-bottom: 0; }
+.sign { display: flex; gap: 8mm; margin-top: 7mm; font-size: 8.5pt; color: #4a5462; }
+.sign span { flex: 1; border-top: .3mm solid #8b95a3; padding-top: .8mm; }
 .second { break-before: page; }
 @media print { body { padding: 0 .3mm; } .viewer.live .buttons, .on-screen { display: none; } }
 @media screen { body { padding: 8mm 4mm; max-width: 194mm; } }
@@ -148,10 +151,21 @@ def _films(result: Result, anatomy: dict) -> str:
         out.append(
             f'<figure style="flex:{height / width + 0.12:.2f} 1 0">'
             f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{caption}">'
-            f'<image width="{width}" height="{height}" href="{inline_png(result.file(view))}"/>{drawn}</svg>'
+            f'<image width="{width}" height="{height}" href="{inline_png(result.file(view))}"/>{drawn}'
+            f"{_sides_of(width, height)}</svg>"
             f"<figcaption>{caption}</figcaption></figure>"
         )
     return "".join(out)
+
+
+def _sides_of(width: int, height: int) -> str:
+    """The patient's right and left in the lower corners of a picture."""
+    size = max(width, height) / 20
+    text = f'y="{height - 0.5 * size:.0f}" font-size="{size:.0f}" font-family="Arial, sans-serif" fill="#fff"'
+    return (
+        f'<text x="{0.3 * size:.0f}" {text}>R</text>'
+        f'<text x="{width - 0.3 * size:.0f}" text-anchor="end" {text}>L</text>'
+    )
 
 
 def _lines(anatomy: dict):
@@ -296,8 +310,8 @@ def _volumes(anatomy: dict) -> str:
     dense = any(e["density_mg_cm3"] is not None for r in records.values() for e in r["regions"].values())
     kinds = [
         ("volume_ml", "Volume", 1, " ml"),
-        ("cortical_ml", "of it cortical", 1, " ml"),
-        ("mean_hu", "Mean", 0, " HU"),
+        ("cortical_ml", "Of it cortical", 1, " ml"),
+        ("mean_hu", "Mean of the CT", 0, " HU"),
     ]
     kinds = [k for k in kinds if cortical or k[0] != "cortical_ml"]
     kinds += [("density_mg_cm3", "Density", 0, " mg/cm³")] if dense else []
@@ -323,12 +337,14 @@ def _volumes(anatomy: dict) -> str:
                 else:
                     cells.append("–")
         rows.append(f"<tr><td>{escape(name)}</td>{_cells(*cells)}</tr>")
-    head = "".join(f"<th class=number>{text}, right</th><th class=number>left</th>" for _, text, _, _ in kinds)
+    first = "".join(f"<th class=number colspan=2>{text}</th>" for _, text, _, _ in kinds)
+    second = "<th class=number>Right</th><th class=number>Left</th>" * len(kinds)
+    head = f"<tr><th></th>{first}</tr><tr><th></th>{second}</tr>"
     notes = "".join(f"<b>{mark}</b> {escape(text)}. " for text, mark in reasons.items())
     missing = {r["compartments"]["reason"] for r in records.values() if "reason" in r["compartments"]}
     notes += " ".join(f"Cortex and marrow are not told apart: {escape(why)}." for why in sorted(missing))
     return (
-        f"<h2>Regions and compartments</h2><table><thead><tr><th></th>{head}</tr></thead>"
+        f"<h2>Regions and compartments</h2><table class=regions><thead>{head}</thead>"
         f'<tbody>{"".join(rows)}</tbody></table><p class="reasons">{notes}</p>'
     )
 
@@ -346,7 +362,8 @@ def _provenance(document: dict) -> str:
     ]
     lines = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     table = f'<table class="provenance"><tbody>{lines}</tbody></table>'
-    return f'<h2>Where this comes from</h2>{table}<p class="reasons">{NOTE}</p>'
+    sign = '<div class="sign"><span>Looked at by</span><span>Date</span><span>Remarks</span></div>'
+    return f'<h2>Where this comes from</h2>{table}<p class="reasons">{NOTE}</p>{sign}'
 
 
 def _cells(*texts: str) -> str:

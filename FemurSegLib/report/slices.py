@@ -12,7 +12,7 @@ from FemurSegLib.sides import COLORS, LABELS
 from FemurSegLib.volume import Volume
 
 PIXEL_MM = 0.4
-WINDOW_HU = (-200, 900)
+WINDOW_HU = (-150, 800)
 """Bone, with enough of the soft tissue to see where one is."""
 VIEWS = {"coronal": ((1, 0, 0), (0, 0, -1)), "axial": ((1, 0, 0), (0, 1, 0))}
 """LPS directions that point right and down in the picture: the patient's right is on the left."""

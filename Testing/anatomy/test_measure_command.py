@@ -36,15 +36,21 @@ def measure(*words) -> int:
 
 def test_both_femora_are_measured_printed_and_written(folder, capsys):
     out = folder / "measured.json"
-    assert measure(folder / "mask.nii.gz", "--ct", folder / "ct.nii.gz", "--out", out) == 0
+    words = ("--compartments", "threshold", "--calibration", "0.8,-5", "--perturbations", 1)
+    assert measure(folder / "mask.nii.gz", "--ct", folder / "ct.nii.gz", "--out", out, *words) == 0
     printed = capsys.readouterr().out
     assert "Right femur" in printed and "Left femur" in printed and "Neck-shaft angle" in printed
-    femurs = json.loads(out.read_text())["femurs"]
+    assert "Cortical bone" in printed and "of it cortical" in printed and "mg/cm³" in printed and "±" in printed
+    content = json.loads(out.read_text())
+    femurs = content["femurs"]
+    assert content["mask"] == str(folder / "mask.nii.gz") and content["perturbations"] == 1
     assert set(femurs) == {RIGHT, LEFT}
     right, left = femurs[RIGHT], femurs[LEFT]
     for key, m in right["measurements"].items():
-        assert left["measurements"][key]["value"] == pytest.approx(m["value"], abs=0.2), key
+        assert left["measurements"][key]["value"] == pytest.approx(m["value"], abs=0.2, rel=1e-3), key
     assert right["regions"]["head"]["mean_hu"] == 400
+    assert right["regions"]["head"]["density_mg_cm3"] == pytest.approx(315)
+    assert right["measurements"]["anteversion_deg"]["sd"] >= 0 and right["landmarks"]["notch"]["sd"] >= 0
     assert len(right["landmarks"]["head_center"]["position_lps_mm"]) == 3
     assert {"mechanical_axis", "neck_axis", "transepicondylar_line"} <= set(right["lines"])
 
@@ -57,6 +63,19 @@ def test_a_mask_without_a_femur_is_told(folder):
 def test_a_ct_of_another_grid_is_refused(folder):
     with pytest.raises(InputError, match="same grid"):
         measure(folder / "mask.nii.gz", "--ct", folder / "other.nii.gz")
+
+
+def test_without_a_ct_volumes_and_angles_are_printed_and_the_rest_is_said_to_be_missing(folder, capsys):
+    assert measure(folder / "mask.nii.gz", "--perturbations", 0) == 0
+    printed = capsys.readouterr().out
+    assert "not known: no CT was given" in printed and " HU" not in printed and "±" not in printed
+
+
+def test_a_calibration_without_a_ct_or_that_is_none_is_refused(folder):
+    with pytest.raises(InputError, match="needs the CT"):
+        measure(folder / "mask.nii.gz", "--calibration", "1,0")
+    with pytest.raises(InputError):
+        measure(folder / "mask.nii.gz", "--ct", folder / "ct.nii.gz", "--calibration", "no such file.csv")
 
 
 def test_an_unwritable_file_is_an_output_error(folder):
