@@ -39,8 +39,10 @@ TROCHANTER_CAP_MM = 2.5
 class Hip:
     """Landmarks of the proximal femur (mm; LPS).
 
-    head: sphere fitted to the articular surface of the head.
-    shaft: proximal anatomical axis, pointing up: line fitted to the centroids of sections (`SHAFT_WINDOW`).
+    head: sphere fitted to the articular surface of the head (Kai et al. 2014, J Biomech 47:1229; Renault et al.
+      2018, J Biomech 80:171).
+    shaft: proximal anatomical axis, pointing up: line fitted to the centroids of sections (`SHAFT_WINDOW`), as Kai
+      et al. 2014 find the axis of a shaft.
     neck: neck axis, from the neck's centre (`neck.point_mm`, the mean centroid of the sections across the
       narrowest part, `NECK_WINDOW`, perpendicular to the axis itself) to the head's centre.
     neck_by_sections: the same by the other method, the line through those centroids, which need not meet the

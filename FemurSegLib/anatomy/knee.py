@@ -47,7 +47,7 @@ class Knee:
       transepicondylar line, Yoshino et al. 2001).
     spheres: medial, lateral: fitted to the posterior condyles. axis_by_spheres joins their centres, pointing
       medially; axis (with axis_radius_mm) is the axis of one cylinder fitted to both. (Both: Renault et al.
-      2018, J Biomech 80:171; cylinder: Eckhoff et al. 2007, JBJS 89-A Suppl 4:10.)
+      2018, J Biomech 80:171; cylinder: Eckhoff et al. 2007, CORR 461:238.)
     """
 
     up: np.ndarray

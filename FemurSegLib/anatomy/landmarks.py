@@ -63,7 +63,7 @@ class Landmarks:
 
     hip, knee: see there; head_is_cut, trochanter_is_cut:
     the edge of the scan runs through them.
-    mechanical: from the notch's centre (knee.center_mm) to the head's centre.
+    mechanical: from the notch's centre (knee.center_mm) to the head's centre (Moreland et al. 1987, JBJS 69-A:745).
     anatomical: line fitted to the centroids of the sections of the middle half (`DIAPHYSIS`), pointing up.
     diaphysis_mm: (n, 3) those centroids, from below. ends_mm: (2, 3) the two points farthest apart: top, bottom.
     """

@@ -96,7 +96,7 @@ def measure(landmarks: Landmarks) -> dict[str, Measurement]:
     condylar_width_mm: of both condyles along the posterior condylar line (Martin 1928, no. 21, is the epicondylar
       breadth, which is a few millimetres more or less).
     bow_radius_mm: of the circle, in the plane of the mechanical axis and straight posterior, through the centroids
-      of the diaphysis' sections (as Maratt et al. 2014, J Orthop Res 32:1068, "radius of curvature").
+      of the diaphysis' sections (the radius of curvature of Maratt et al. 2014, J Orthop Trauma 28:6).
     """
     hip, knee = landmarks.hip, landmarks.knee
     numbers = numbers_from_landmarks(landmark_points(landmarks), landmarks.side)
@@ -137,7 +137,7 @@ def numbers_from_landmarks(points_mm: Mapping[str, Sequence[float]], side: str) 
       neck's centre for the base of the neck).
     anteversion_of_head_deg: the same for the perpendicular from the proximal shaft axis to the head's centre: the
       second method; 15 degrees more on average over 39 femora.
-    offset_mm: distance of the head's centre from the proximal shaft axis.
+    offset_mm: distance of the head's centre from the proximal shaft axis (Noble et al. 1988, CORR 235:148).
     mldfa_deg: lateral angle of the mechanical axis (notch to head_center) and the line touching both condyles from
       below, in the plane of the mechanical axis and the posterior condylar line; about 88 (Paley, Principles of
       Deformity Correction, 2002, ch. 1).
