@@ -19,6 +19,10 @@ class Results:
     def __init__(self, ui):
         self.ui = ui
         self.following = None
+        for view in (ui.tableView, ui.anatomyView):
+            view.verticalHeader().hide()
+            view.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+            view.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
 
     def stop(self):
         """Let go of the run's nodes."""
@@ -34,7 +38,7 @@ class Results:
         self.ui.boxesButton.checked = there and any(
             roi.GetDisplayNode().GetHandlesInteractive() for roi in run.rois.values()
         )
-        self.ui.tableView.setMRMLTableNode(run.table if there else None)
+        _show_table(self.ui.tableView, run.table if there else None, wide=-1)
         warnings = [warning["message"] for warning in run.warnings] if there else []
         self.ui.warningsLabel.text = "\n".join(f"⚠ {message}" for message in warnings)
         self.ui.warningsLabel.visible = bool(warnings)
@@ -47,7 +51,7 @@ class Results:
     def _show_anatomy(self, run):
         there = run is not None
         self.ui.anatomyCollapsibleButton.visible = there
-        self.ui.anatomyView.setMRMLTableNode(run.anatomy_table if there else None)
+        _show_table(self.ui.anatomyView, run.anatomy_table if there else None, wide=0)
         if there:
             self.following = Following(run)
             self.ui.anatomyLabel.text = "\n".join(reasons(run.report["femurs"]))
@@ -62,6 +66,14 @@ class Results:
                 path = save_picture(radiograph, os.path.join(folder, "radiograph.png"))
                 picture = qt.QPixmap(str(path))
                 label.setPixmap(picture.scaled(*PICTURE_SIZE, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation))
+
+
+def _show_table(view, node, wide):
+    """Show a table; the column `wide` takes the room that the others leave."""
+    view.setMRMLTableNode(node)
+    if node is not None:
+        column = wide % node.GetNumberOfColumns()
+        view.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
 
 
 def show_in_views(volume):

@@ -210,10 +210,11 @@ def _table_row(side: str, femur: dict) -> tuple[str, ...]:
     def number(value, form):
         return "-" if value is None else format(value, form)
 
+    length = (femur.get("anatomy") or {}).get("measurements", {}).get("length_mm", {}).get("value")
     return (
         DISPLAY_NAMES[side],
         number(femur["volume_ml"], ".1f"),
-        number(femur["length_mm"], ".1f"),
+        number(femur["length_mm"] if length is None else length, ".1f"),  # of a cut bone, what is there
         number(femur["confidence"], ".0%"),
         f"cut ({', '.join(femur['cut'])})" if femur["cut"] else "whole",
     )

@@ -1,6 +1,5 @@
-import hashlib
 import json
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,28 +49,32 @@ def ct(scene):
     return add_ct()
 
 
-@pytest.fixture(scope="session")
-def results(tmp_path_factory):
-    """Results of the fake engine by what it was given, for tests to copy."""
-    return tmp_path_factory.mktemp("results"), {}
+@pytest.fixture(scope="session", autouse=True)
+def _results_made_once(tmp_path_factory):
+    """What the fake engine has made it need not make again."""
+    os.environ.setdefault("FAKE_ENGINE_CACHE", str(tmp_path_factory.mktemp("results")))
 
 
 @pytest.fixture
-def result_of(tmp_path, results):
-    """A function: volume node -> result folder of the fake engine, run in its own process once for each input."""
+def result_of(tmp_path):
+    """A function: volume node -> result folder of the fake engine, run in its own process."""
     from FemurSegLib.scene.volume_file import write_ct
 
     def run(volume, regions=None):
-        folder, known = results
-        ct = write_ct(volume, tmp_path / "ct.nrrd")
-        key = hashlib.sha256(ct.read_bytes() + json.dumps(regions).encode()).hexdigest()
-        if key not in known:
-            known[key] = folder / key
-            command = [sys.executable, TESTING / "slicer/fake_engine.py", "segment", ct, "--out", known[key]]
-            if regions is not None:
-                (tmp_path / "region.json").write_text(json.dumps(regions))
-                command += ["--region", tmp_path / "region.json"]
-            subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        return shutil.copytree(known[key], tmp_path / f"result{len(list(tmp_path.glob('result*')))}")
+        number = len(list(tmp_path.glob("result*")))
+        out = tmp_path / f"result{number}"
+        command = [
+            sys.executable,
+            str(TESTING / "slicer/fake_engine.py"),
+            "segment",
+            str(write_ct(volume, tmp_path / "ct.nrrd")),
+            "--out",
+            str(out),
+        ]
+        if regions is not None:
+            (tmp_path / "region.json").write_text(json.dumps(regions))
+            command += ["--region", str(tmp_path / "region.json")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return out
 
     return run

@@ -16,7 +16,8 @@ from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.scene.export import StlOptions, export_stl, open_edges, save_training_case
 from FemurSegLib.scene.show import show_result
 from FemurSegLib.sides import LABELS, SIDES
-from FemurSegLib.volume import read_ct, read_labelmap
+from FemurSegLib.training.cases import find_cases, read_case
+from FemurSegLib.volume import read_labelmap
 
 
 def read_stl(path):
@@ -130,7 +131,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_for_the_user(run, tmp_path)
 
 @pytest.mark.parametrize("stored,tilt", [("LPS", 0), ("SAL", 15), ("LPI", -30)])
 @pytest.mark.parametrize("moved", [False, True])
-def test_a_training_case_is_read_back_by_the_engine(scene, result_of, tmp_path, stored, tilt, moved):
+def test_a_training_case_is_taken_by_femurseg_train(scene, result_of, tmp_path, stored, tilt, moved):
     volume = add_ct(tilt_degrees=tilt, stored=stored)
     if moved:
         transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
@@ -142,7 +143,9 @@ def test_a_training_case_is_read_back_by_the_engine(scene, result_of, tmp_path, 
     run = show_result(result_of(volume), volume)
     ct, labels = save_training_case(run, tmp_path / "cases", "P 01")
     assert (ct.name, labels.name) == ("P_01_CT.nii.gz", "P_01_femurs.nii.gz")
-    ct, labels = read_ct(ct), read_labelmap(labels)
+    (case,) = find_cases(tmp_path / "cases")  # as `femurseg train` finds them
+    assert (case.name, case.ct, case.labels) == ("P_01", ct, labels)
+    ct, labels = read_case(case)
     assert np.array_equal(ct.voxels, slicer.util.arrayFromVolume(volume))
     assert ct.grid.matches(labels.grid, 1e-2)
     assert np.array_equal(labels.voxels > 0, ct.voxels > 200)

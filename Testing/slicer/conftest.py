@@ -29,6 +29,12 @@ def pytest_pycollect_makemodule(module_path, parent):
     return None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _results_made_once(tmp_path_factory):
+    """What the fake engine has made it need not make again."""
+    os.environ.setdefault("FAKE_ENGINE_CACHE", str(tmp_path_factory.mktemp("results")))
+
+
 @pytest.fixture
 def application(tmp_path):
     from harness.application import Application

@@ -328,6 +328,52 @@ def test_a_deleted_segmentation_is_noticed(panel):
     assert not panel.ui.resultsCollapsibleButton.isVisible()
 
 
+def test_results_that_the_user_deletes_leave_the_panel_too(panel, application):
+    panel.segment()
+    slicer.mrmlScene.RemoveNode(latest_run().segmentation)
+    application.qapplication.processEvents()
+    assert not panel.ui.resultsCollapsibleButton.isVisible()
+    panel.segment()
+    assert panel.ui.resultsCollapsibleButton.isVisible()
+
+
+def test_the_panel_shows_the_run_of_the_chosen_ct(panel):
+    panel.segment()
+    first = latest_run()
+    other = add_ct("another")
+    panel.ui.inputSelector.setCurrentNode(other)
+    assert not panel.ui.resultsCollapsibleButton.isVisible() and panel.message == ""
+    panel.segment()
+    second = latest_run()
+    assert second.volume is other and panel.ui.tableView.mrmlTableNode() is second.table
+    panel.ui.inputSelector.setCurrentNode(first.volume)
+    assert panel.ui.tableView.mrmlTableNode() is first.table
+    panel.click("undo")
+    assert runs() == [second] and not panel.ui.resultsCollapsibleButton.isVisible()
+    panel.ui.inputSelector.setCurrentNode(other)
+    assert panel.ui.tableView.mrmlTableNode() is second.table
+
+
+def test_measurements_are_folded_away_and_follow_a_landmark(panel, application, pictures):
+    panel.segment()
+    run, view = latest_run(), panel.ui.anatomyView
+    assert panel.ui.anatomyCollapsibleButton.isVisible() and panel.ui.anatomyCollapsibleButton.collapsed
+    assert not any(node.GetDisplayNode().GetVisibility() for node in run.landmarks.values())
+    panel.ui.anatomyCollapsibleButton.collapsed = False
+    panel.click("landmarks")
+    assert all(node.GetDisplayNode().GetVisibility() for node in (*run.landmarks.values(), *run.axes.values()))
+    before = [view.item(row, 2).text() for row in range(view.rowCount)]
+    node = run.landmarks["left_femur"]
+    node.SetNthControlPointPositionWorld(0, *(np.array(node.GetNthControlPointPositionWorld(0)) + (6, 0, 0)))
+    application.picture(pictures / "panel-measurements.png")
+    after = [view.item(row, 2).text() for row in range(view.rowCount)]
+    assert any(text.endswith("*") for text in after)
+    panel.click("reset")
+    assert [view.item(row, 2).text() for row in range(view.rowCount)] == before
+    panel.click("landmarks")
+    assert not any(node.GetDisplayNode().GetVisibility() for node in run.landmarks.values())
+
+
 def test_choices_reach_the_engine_and_are_saved_with_the_scene(panel, application, pictures):
     panel.ui.advancedCollapsibleButton.collapsed = False
     panel.ui.sidesBox.currentIndex = 2
@@ -366,17 +412,27 @@ def test_closing_the_application_ends_the_engine(panel):
     assert list(Path(slicer.app.temporaryPath).iterdir()) == []
 
 
-def test_a_saved_scene_brings_its_result_back_into_the_panel(panel, application, tmp_path):
+def test_a_saved_scene_brings_its_result_and_its_choices_back(panel, application, tmp_path):
     panel.segment()
+    panel.ui.sidesBox.currentIndex = 2
     slicer.mrmlScene.WriteToMRB(str(tmp_path / "case.mrb"))
     slicer.mrmlScene.Clear(False)
     assert not panel.ui.resultsCollapsibleButton.isVisible()
+    panel.ui.sidesBox.currentIndex = 0
     slicer.mrmlScene.ReadFromMRB(str(tmp_path / "case.mrb"), True)
     application.qapplication.processEvents()
-    assert panel.ui.resultsCollapsibleButton.isVisible()
+    run = latest_run()
+    assert panel.ui.tableView.mrmlTableNode() is run.table and panel.ui.tableView.isVisible()
+    assert panel.ui.inputSelector.currentNode() is slicer.util.getNode("CT") is run.volume
+    assert panel.ui.sidesBox.currentIndex == 2
+    panel.ui.sidesBox.currentIndex = 1
+    node = slicer.mrmlScene.GetSingletonNode("FemurSeg", "vtkMRMLScriptedModuleNode")
+    assert node.GetParameter("sides") == "RIGHT" and node.GetNodeReference("ctVolume") is run.volume
     panel.ui.folderButton.directory = str(tmp_path / "stl")
     panel.click("export")
     assert len(list((tmp_path / "stl").iterdir())) == 2
+    panel.segment()
+    assert latest_run().number == run.number + 1 and latest_run().volume is run.volume
 
 
 def test_three_lines_of_a_users_script(application, monkeypatch):
@@ -437,9 +493,9 @@ def test_the_sample_ct_is_offered_in_the_sample_data_module(panel, monkeypatch):
 
 
 def test_every_widget_has_its_words(panel):
-    folding = ("resultsCollapsibleButton", "saveCollapsibleButton", "advancedCollapsibleButton")
     for name, widget in vars(panel.ui).items():
-        if name.endswith(("Button", "Box", "Slider", "Selector", "Edit", "View")) and name not in folding:
+        folding = name.endswith("CollapsibleButton")
+        if name.endswith(("Button", "Box", "Slider", "Selector", "Edit", "View")) and not folding:
             assert widget.toolTip, f"{name} has no tooltip"
     assert "not a medical device" in panel.application.parent.helpText
     assert panel.application.parent.acknowledgementText

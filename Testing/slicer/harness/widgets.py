@@ -8,7 +8,6 @@ from PySide6.QtCore import Property, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
-    QHeaderView,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -108,20 +107,24 @@ class _NodeComboBox(QComboBox):
 
 
 class _TableView(QTableWidget):
-    """Shows a table node."""
+    """Shows a table node and follows it."""
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._node = None
+        self._node = self._tag = None
         self.setEditTriggers(QAbstractItemView.NoEditTriggers)
-        self.verticalHeader().hide()
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.Stretch)
 
     def setMRMLScene(self, scene):
         self._scene = scene
 
     def setMRMLTableNode(self, node):
+        if self._tag is not None:
+            self._node.RemoveObserver(self._tag)
         self._node = node
+        self._tag = None if node is None else node.AddObserver("ModifiedEvent", lambda *_: self._fill(node))
+        self._fill(node)
+
+    def _fill(self, node):
         if node is None:
             self.setRowCount(0)
             return
