@@ -70,7 +70,7 @@ def painted_values(
     widths = [float((high - low) @ np.abs(right)) for right, _ in VIEWS.values()]
     height = max(float(high[2] - low[2]), 1e-3)
     mm_per_inch = max(height / _INCHES, sum(widths) / (1.6 * _INCHES))
-    size = np.array((max(7.0, sum(widths) / mm_per_inch + 3.5), height / mm_per_inch + 1.3))
+    size = np.array((max(7.0, sum(widths) / mm_per_inch + 3.5), max(4.5, height / mm_per_inch + 1.3)))
     figure = Figure(size, dpi=_DPI)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(

@@ -44,6 +44,8 @@ PAPER = {"region_iou": 0.9671, "map": 0.9656, "dice": 0.953, "sensitivity": 0.96
 LARGEST_SCALE_MM = 5.0
 """Where the colours of the painted bones end at most; what lies farther is as dark."""
 PICTURE_COLORS = 256
+PAGE_MM, BONE_MM = 258.0, 100.0
+"""Width of the page's text, and height of a painted bone on it."""
 
 STYLE = """
 body { max-width: 270mm; padding: 6mm; }
@@ -52,7 +54,10 @@ th.sortable { cursor: pointer; }
 th.sortable:hover { color: #000; text-decoration: underline; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4mm; align-items: start; }
 .note { color: #4a5462; font-size: 8.5pt; }
-code { font-size: 8.5pt; overflow-wrap: anywhere; }
+.bones { display: flex; flex-wrap: wrap; gap: 4mm; margin-top: 3mm; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .5mm 4mm; font-size: 8.5pt; margin: 2mm 0; }
+dt { font-weight: 600; color: #4a5462; }
+dd { margin: 0; overflow-wrap: anywhere; }
 """
 SCRIPT = """
 const value = cell => { const n = parseFloat(cell.textContent); return isNaN(n) ? cell.textContent : n; };
@@ -104,15 +109,19 @@ class Report:
         drawn = self._pictures.setdefault(score.name, [])
         path = Path(self._scratch.name) / f"{len(self._pictures)}.png"
         draw_case(path, ct, result, reference, score.name)
-        words = "Slices. Red: right femur of the result, blue: left one; green: reference, yellow: left open by it."
-        drawn.append((path, words))
+        drawn.append((path, _ABOUT_SLICES))
         if result is None or reference is None:
             return
         for femur in score.femurs:
             if femur.present and femur.found:
                 painted = path.with_name(f"{path.stem}_{femur.side}.png")
                 if _paint(painted, result, reference, femur, score.name):
-                    drawn.append((painted, f"{DISPLAY_NAMES[femur.side]}: distance to the reference's surface."))
+                    drawn.append(
+                        (
+                            painted,
+                            f"{DISPLAY_NAMES[femur.side]}: distance to the reference's surface; grey where it leaves that open.",
+                        )
+                    )
 
     def write(self, scores: list[CaseScore]) -> Path:
         """The page over all cases; its path."""
@@ -168,12 +177,16 @@ class Report:
         told += [score.message] if score.message else []
         told += [", ".join(code.replace("_", " ") for code in dict.fromkeys(score.findings))] * bool(score.findings)
         drawn = self._pictures.get(score.name, [])
-        first, *bones = [figure(_fewer_colors(path), words) for path, words in drawn] or [""]
-        below = f'<div class="pair">{"".join(bones)}</div>' if len(bones) > 1 else "".join(bones)
+        slices = "".join(figure(_fewer_colors(path), words) for path, words in drawn[:1])
+        bones = "".join(figure(path, words, width=_width(path)) for path, words in drawn[1:])
         return (f'<h3 id="case-{escape(score.name)}">{escape(score.name)}</h3>'
-                f"<p>{escape('; '.join(told))}</p>{first}{below}")  # fmt: skip
+                f"<p>{escape('; '.join(told))}</p>{slices}<div class='bones'>{bones}</div>")  # fmt: skip
 
 
+_ABOUT_SLICES = (
+    "A coronal, a sagittal (front at the left) and three axial slices; the patient's right is at the left edge. "
+    "Outlined: result (right femur red, left one blue), reference (green), what the reference leaves open (yellow)."
+)
 _ABOUT_CURVES = "Precision and recall of the boxes over all cases, as the score that a box must reach falls."
 _ABOUT_VIOLINS = "Overlaps are better the higher, distances the lower."
 
@@ -196,6 +209,14 @@ def _paint(path: Path, result: Volume, reference: Volume, femur, name: str) -> b
     limit = min(nice_limit_mm(distances), LARGEST_SCALE_MM)
     painted_distance(mesh, distances, path, f"{DISPLAY_NAMES[femur.side]} of {name}", limit_mm=limit)
     return True
+
+
+def _width(path: Path) -> str:
+    """Of a painted bone on the page: as much as makes it `BONE_MM` high, all at most."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return f"{min(100.0, 100 * BONE_MM * picture.width / picture.height / PAGE_MM):.1f}%"
 
 
 def _fewer_colors(path: Path):
@@ -225,7 +246,8 @@ def _made(scores: list[CaseScore]) -> str:
         ("Weights", ", ".join(weights)),
         ("Cases", f"{len(scores)}, {sum(s.labelled for s in scores)} of them with a reference"),
     ]
-    return table(rows)
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
+    return f"<dl>{lines}</dl>"
 
 
 def _short(scores: list[CaseScore]) -> str:
