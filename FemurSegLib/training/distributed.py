@@ -6,9 +6,8 @@ same in all of them. Only the first writes.
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -61,18 +60,14 @@ def own_gpu() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
 
-@contextmanager
-def together(device) -> Iterator[Group]:
-    """Connects the processes that torchrun started, through NCCL between GPUs, else through gloo."""
+def together(device) -> Group:
+    """Connects the processes that torchrun started: GPUs through NCCL, else through gloo. They stay connected
+    until they end: torch cannot connect the same processes twice."""
     group = launched()
-    if group.size == 1:
-        yield group
-        return
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield group
-    finally:
-        dist.destroy_process_group()
+    if group.size > 1 and not dist.is_initialized():
+        on_gpu = torch.device(device).type == "cuda"
+        if on_gpu:
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return group

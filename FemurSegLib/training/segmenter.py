@@ -83,13 +83,13 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
     if not settings.people and not settings.cases:
         raise ValueError("Nothing to train on: give people of a shapes folder, labelled cases, or both.")
     settings.out.mkdir(parents=True, exist_ok=True)
-    with together(settings.device) as group:
-        try:
-            _Training(settings, group, report if group.is_first else lambda line: None).run()
-        except torch.OutOfMemoryError as error:
-            raise MemoryExhaustedError(
-                "The memory of the GPU does not suffice.", "Take a smaller --batch or --patch."
-            ) from error
+    group = together(settings.device)
+    try:
+        _Training(settings, group, report if group.is_first else lambda line: None).run()
+    except torch.OutOfMemoryError as error:
+        raise MemoryExhaustedError(
+            "The memory of the GPU does not suffice.", "Take a smaller --batch or --patch."
+        ) from error
     best = settings.out / BEST
     return best if best.exists() else settings.out / WEIGHTS
 
