@@ -45,6 +45,12 @@ def add_parser(commands) -> None:
         metavar=("X", "Y", "Z"),
         help="of the phantoms, mm; default: 1 1 1.5",
     )
+    parser.add_argument(
+        "--radiographs",
+        type=Path,
+        metavar="DIR",
+        help="only look at how the detectors do on the radiographs that a detector's training was validated on",
+    )
     parser.add_argument("--seed", type=int, default=1000, metavar="N", help="of the first phantom; default: 1000")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for tables, curves and pictures")
     parser.add_argument(
@@ -80,6 +86,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.compare is not None:
         return run_comparison(args)
+    if args.radiographs:
+        from FemurSegLib.evaluation.radiographs import print_figures
+
+        print_figures(args.radiographs, "cpu" if args.device == "auto" else args.device)
+        return 0
     if not args.cases and not args.phantoms:
         raise InputError("There is nothing to evaluate.", "Give --cases, or --phantoms with --shapes.")
     if args.phantoms and not args.shapes:

@@ -10,13 +10,11 @@ import pytest
 from toy_person import keep
 
 from FemurSegLib.errors import InputError, ModelError
-from FemurSegLib.localization.detection import Detection
 from FemurSegLib.localization.detector import Detector
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 from FemurSegLib.training.cases import Case
 from FemurSegLib.training.detector import DetectorTraining, export_detector, starting_tensors, train_detector
-from FemurSegLib.training.detector_figures import Picture, average_precision, figures
 from FemurSegLib.training.radiographs import (
     CLASSES,
     RadiographSet,
@@ -205,18 +203,3 @@ def test_a_pickle_that_is_not_known_is_not_opened(tmp_path):
     path.write_bytes(b"anything")
     with pytest.raises(ModelError):
         starting_tensors(path)
-
-
-def test_figures_count_what_was_missed_swapped_and_imagined():
-    box, away = (0, 0, 10, 20), (50, 0, 60, 20)
-    pictures = [
-        Picture("good", "coronal", {RIGHT: box}, [Detection(RIGHT, 0.9, box)]),
-        Picture("missed", "coronal", {RIGHT: box}, [Detection(RIGHT, 0.8, away)]),
-        Picture("swapped", "coronal", {LEFT: box}, [Detection(RIGHT, 0.7, box)]),
-        Picture("empty", "coronal", {}, [Detection(LEFT, 0.6, box)]),
-    ]
-    numbers = figures(pictures)
-    assert (numbers["missed"], numbers["swapped"], numbers["false_alarms"]) == (2, 1, 1)
-    assert numbers["mean_iou"] == pytest.approx(1 / 3)
-    assert average_precision(pictures, RIGHT, 0.5) == pytest.approx(0.5)
-    assert average_precision(pictures, LEFT, 0.5) == 0
