@@ -25,7 +25,7 @@ from . import __version__, progress, sides
 from .anatomy.command import add_compartment_options, compartment_options
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
 
-ROOMS = ("training", "evaluation", "phantom", "anatomy", "report")
+ROOMS = ("training", "evaluation", "phantom", "anatomy", "report", "surfaces")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
 """Pages whose libraries take seconds to load."""
 SIDE_CHOICES = {"both": sides.SIDES, "right": (sides.RIGHT,), "left": (sides.LEFT,)}
