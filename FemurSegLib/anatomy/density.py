@@ -5,7 +5,8 @@
 
 Quantitative CT relates both linearly, with rods of known hydroxyapatite or K2HPO4 density scanned with the patient
 (Engelke et al., J Clin Densitom 18:338-358, 2015; reviewed in Knowles et al., J Exp Orthop 3:36, 2016). The line
-holds for that scanner, voltage and kernel alone; without one no density is given.
+holds for that scanner, voltage and kernel alone; without one no density is given. Rods reach a few hundred mg/cm3:
+above that, as in dense cortex, the line is an extrapolation.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def calibrate(rods: Iterable[tuple[float, float]]) -> Calibration:
     left = density - (slope * hu + intercept)
     r2 = 1 - float(left @ left) / float(((density - density.mean()) ** 2).sum())
     return Calibration(float(slope), float(intercept), r2, tuple(pairs))
+
+
+def rods_in(ct: np.ndarray, rods: np.ndarray, densities: Mapping[int, float]) -> list[tuple[float, float]]:
+    """(known density, mean HU) of rods outlined in the scan, for `calibrate`.
+
+    ct: HU; rods: labelmap of the same shape, a value a rod, drawn well inside it; densities: mg/cm3 by value.
+    Raises InputError for another shape or a rod that is not there.
+    """
+    if ct.shape != rods.shape:
+        raise InputError("The CT and the outlines of the rods have different sizes.", "Draw them on that CT.")
+    pairs = []
+    for value, density in densities.items():
+        inside = rods == value
+        if not inside.any():
+            raise InputError(
+                f"No rod has the value {value}.", "Give the values of the outlines and their densities."
+            )
+        pairs.append((float(density), float(ct[inside].mean())))
+    return pairs
 
 
 def read_calibration(text: str | Path) -> Calibration:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from FemurSegLib.anatomy.density import Calibration, calibrate, read_calibration
+from FemurSegLib.anatomy.density import Calibration, calibrate, read_calibration, rods_in
 from FemurSegLib.errors import InputError
 
 
@@ -58,3 +58,17 @@ def test_a_damaged_file_is_refused(tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(InputError):
             read_calibration(tmp_path / name)
+
+
+def test_rods_outlined_in_a_scan_give_their_means():
+    ct, rods = np.full((4, 6, 6), -1000, np.int16), np.zeros((4, 6, 6), np.uint8)
+    for value, hu in ((3, 10), (5, 120)):
+        rods[:, value, 1:4] = value
+        ct[:, value, 1:4] = hu + np.arange(-1, 2)
+    pairs = rods_in(ct, rods, {3: 0.0, 5: 100.0})
+    assert pairs == [(0.0, 10.0), (100.0, 120.0)]
+    assert calibrate(pairs).slope == pytest.approx(100 / 110)
+    with pytest.raises(InputError):
+        rods_in(ct, rods, {4: 50.0})
+    with pytest.raises(InputError):
+        rods_in(ct[1:], rods, {3: 0.0})

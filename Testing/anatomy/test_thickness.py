@@ -17,7 +17,9 @@ CENTER = np.array([3.0, -5.0, 11.0])
 
 def shell(outer_mm: float, inner_mm: float, spacing=(1.0, 1.0, 1.0), half_mm=30.0, low_mm=-30.0, shift=0.0):
     """A ball with a ball-shaped canal as (surface, FemurCompartments); the field is a share of each voxel."""
-    size = np.ceil([2 * half_mm / spacing[0], 2 * half_mm / spacing[1], (half_mm - low_mm) / spacing[2]]).astype(int)
+    size = np.ceil([2 * half_mm / spacing[0], 2 * half_mm / spacing[1], (half_mm - low_mm) / spacing[2]]).astype(
+        int
+    )
     grid = Grid(tuple(size[::-1]), spacing, tuple(CENTER + (-half_mm, -half_mm, low_mm)), np.eye(3))
     k, j, i = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     points = grid.lps(np.stack([i, j, k], -1)) - CENTER

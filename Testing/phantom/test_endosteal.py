@@ -96,6 +96,8 @@ def test_a_phantom_tells_its_endosteal_surface_only_if_asked_and_is_the_same_oth
     plain = make_phantom(anatomy, grid, scanner=QUIET, tissue=tissue)
     told = make_phantom(anatomy, grid, scanner=QUIET, tissue=tissue, surfaces=True)
     assert plain.endosteal_mm is None
-    assert np.array_equal(plain.ct.voxels, told.ct.voxels) and np.array_equal(plain.labels.voxels, told.labels.voxels)
+    assert np.array_equal(plain.ct.voxels, told.ct.voxels) and np.array_equal(
+        plain.labels.voxels, told.labels.voxels
+    )
     inside = told.endosteal_mm < 0
     assert inside.any() and not (inside & (told.labels.voxels == 0)).any()

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from toy_person import keep
+
+from FemurSegLib import command, models
+from FemurSegLib.anatomy.compartments import load_network
+from FemurSegLib.segmentation.compartment_network import WINDOW_HU, CompartmentNetwork, network_input
+from FemurSegLib.training.compartments import (
+    CompartmentPatches,
+    CompartmentTraining,
+    cross_entropy,
+    roughened,
+    train_compartments,
+)
+
+SIZE = (16, 16, 16)
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Toy people; one of them lends the feet."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    keep(cache, "z013")
+    return {"shapes": tmp_path, "people": (keep(cache),), "cache": cache}
+
+
+def test_a_patch_follows_from_its_number_alone(people):
+    patches = CompartmentPatches(**people, patch=SIZE)
+    image, share = patches[7]
+    later = CompartmentPatches(**people, patch=SIZE, first=5)[2]
+    assert torch.equal(image, later[0]) and torch.equal(share, later[1])
+    assert not torch.equal(image, patches[8][0])
+
+
+def test_a_patch_shows_a_femur_and_asks_inside_the_mask_alone(people):
+    patches = CompartmentPatches(**people, patch=(32, 32, 32))
+    masks = 0
+    for number in range(6):
+        image, share = patches[number]
+        mask, hu = image[1] > 0, image[0]
+        masks += bool(mask.any())
+        assert torch.equal(share >= 0, mask) and float(share.max()) <= 1
+        assert 0 <= float(hu.min()) and float(hu.max()) <= 1
+    assert masks >= 5
+
+
+def test_marrow_is_darker_than_cortex_where_the_patch_says_so(people):
+    patches = CompartmentPatches(**people, patch=(32, 32, 32))
+    inside, cortex = [], []
+    for number in range(8):
+        image, share = patches[number]
+        inside.append(image[0][share == 1])
+        cortex.append(image[0][(share == 0) & (image[1] > 0)])
+    assert torch.cat(cortex).float().mean() > torch.cat(inside).float().mean() + 0.1
+
+
+def test_a_rough_mask_is_near_the_exact_one_and_another_at_each_call():
+    at = np.stack(np.meshgrid(*(np.arange(40) - 19.5,) * 3, indexing="ij"), -1)
+    distance = torch.from_numpy(np.linalg.norm(at, axis=-1) - 14).float()
+    rng = np.random.default_rng(0)
+    masks = [roughened(distance, rng, 3.0) for _ in range(12)]
+    for mask in masks:
+        wrong = (mask != (distance < 0)) & (distance.abs() > 4)
+        assert not wrong.any()
+    assert len({int(mask.sum()) for mask in masks}) == 12
+    volumes = np.array([float(mask.sum()) for mask in masks]) / float((distance < 0).sum())
+    assert np.abs(volumes - 1).max() < 0.15 and abs(volumes.mean() - 1) < 0.05
+
+
+def test_cross_entropy_is_zero_for_the_truth_and_blind_outside_the_mask():
+    share = torch.tensor([[[[0.0, 1.0, 0.25, -1.0]]]])
+    truth = torch.logit(share.clamp(1e-6, 1 - 1e-6))[None].reshape(1, 1, 1, 1, 4)
+    assert float(cross_entropy(truth, share)) == pytest.approx(0, abs=1e-4)
+    other = truth.clone()
+    other[..., 3] = 50.0
+    assert torch.equal(cross_entropy(other, share), cross_entropy(truth, share))
+    other[..., 1] = -2.0
+    assert float(cross_entropy(other, share)) == pytest.approx(float(np.log(1 + np.exp(2))) / 3, rel=1e-3)
+
+
+def test_the_window_reaches_from_marrow_to_dense_cortex():
+    hu = torch.tensor([[[-1000.0, *WINDOW_HU, 3000.0]]])
+    image = network_input(hu, torch.tensor([[[0, 1, 1, 0]]]))
+    assert image.shape == (2, 1, 1, 4)
+    assert image[0].flatten().tolist() == [0, 0, 1, 1] and image[1].flatten().tolist() == [0, 1, 1, 0]
+
+
+def test_the_network_answers_every_voxel_and_has_the_size_that_is_told():
+    network = CompartmentNetwork().eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 2, 16, 24, 8)).shape == (1, 1, 16, 24, 8)
+    assert 1.5e6 < sum(p.numel() for p in network.parameters()) < 1.7e6
+
+
+def test_a_training_that_goes_on_sees_the_patches_that_come_next(people, tmp_path):
+    def train(out, steps):
+        return train_compartments(
+            CompartmentTraining(
+                out=tmp_path / out, **people, patch=SIZE, batch=2, steps=steps, workers=0, precision="fp32"
+            ),
+            report=lambda line: None,
+        )
+
+    train("run", 2)
+    first = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert first["step"] == 2
+    weights = train("run", 3)
+    again = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert again["step"] == 3 and weights.name == "weights.safetensors"
+    assert not torch.equal(first["network"]["last.weight"], again["network"]["last.weight"])
+
+
+def test_nobody_to_learn_from_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="Nothing to train on"):
+        train_compartments(CompartmentTraining(tmp_path, tmp_path, ()))
+
+
+def test_the_command_trains_and_enters_the_weights_into_a_models_folder(people, tmp_path, capfd):
+    out, folder = tmp_path / "run", tmp_path / "models"
+    arguments = ["train", "compartments", "--out", str(out), "--shapes", str(people["shapes"])]
+    arguments += ["--people", people["people"][0], "--cache", str(people["cache"]), "--device", "cpu"]
+    arguments += "--patch 16 --batch 1 --steps 20 --workers 0 --precision fp32".split()
+    assert command.main([*arguments, "--export", str(folder)]) == 0
+    assert "step 20  loss" in capfd.readouterr().out
+    assert models.find("compartments", folder=folder).network == "vnet"
+    assert json.loads((out / "material.json").read_text())["people"] == list(people["people"])
+    kept = models.load_tensors("compartments_vnet", folder)
+    assert set(kept) == set(CompartmentNetwork().state_dict())
+
+
+def test_weights_of_a_models_folder_are_loaded(people, tmp_path, monkeypatch):
+    from FemurSegLib.training.compartments_command import export
+
+    settings = CompartmentTraining(out=tmp_path, **people, patch=SIZE, steps=0, workers=0)
+    export(train_compartments(settings, report=lambda line: None), folder=tmp_path / "models")
+    monkeypatch.setenv(models.FOLDER_VARIABLE, str(tmp_path / "models"))
+    assert sum(p.numel() for p in load_network().parameters()) > 1e6
+
+
+@pytest.mark.parametrize(("options", "told"), [(["--cases", "x"], "Labelled CTs"), (["--patch", "20"], "halved")])
+def test_what_cannot_be_trained_is_refused(tmp_path, capfd, options, told):
+    arguments = ["train", "compartments", "--out", str(tmp_path / "run"), "--shapes", str(tmp_path), *options]
+    assert command.main(arguments) != 0
+    printed = capfd.readouterr()
+    assert told in printed.out + printed.err
