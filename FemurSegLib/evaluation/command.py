@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from FemurSegLib.evaluation.comparison.command import add_comparison_options, run_comparison
+from FemurSegLib.evaluation.mask_comparison import add_parser as add_compare
 from FemurSegLib.phantom.command import FIELDS, HELD_OUT, add_shape_options, names
 
 
@@ -76,6 +77,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--network", default="segresnet", metavar="NAME", help="default: segresnet")
     add_comparison_options(parser)
     parser.set_defaults(run=run)
+    add_compare(commands)
 
 
 def run(args: argparse.Namespace) -> int:

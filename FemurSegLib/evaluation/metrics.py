@@ -72,10 +72,12 @@ def overlap(result: np.ndarray, reference: np.ndarray, known: np.ndarray | None 
 
 @dataclass(frozen=True)
 class SurfaceDistance:
-    """`mean_mm`: mean symmetric distance; `hd95_mm`: the greater of the two 95th percentiles."""
+    """`mean_mm`: mean symmetric distance; `hd95_mm`: the greater of the two 95th percentiles; `max_mm`: the
+    greatest distance of all (Hausdorff)."""
 
     mean_mm: float
     hd95_mm: float
+    max_mm: float
 
 
 def surface_distance(
@@ -90,7 +92,7 @@ def surface_distance(
     """
     if not result.any() or not reference.any():
         value = np.nan if not (result.any() or reference.any()) else np.inf
-        return SurfaceDistance(value, value)
+        return SurfaceDistance(value, value, value)
     crop = _around(result | reference)
     result, reference = result[crop], reference[crop]
     known = None if known is None else known[crop]
@@ -100,15 +102,15 @@ def surface_distance(
     b, b_area, b_known = _faces(reference, spacing_mm, known)
     if not (len(a) and len(b)):  # masks that fill the whole volume
         value = 0.0 if len(a) == len(b) else np.inf
-        return SurfaceDistance(value, value)
+        return SurfaceDistance(value, value, value)
     forth = cKDTree(b).query(a[a_known], workers=1)[0]
     back = cKDTree(a).query(b[b_known], workers=1)[0]
     areas = np.r_[a_area[a_known], b_area[b_known]]
     if not len(areas):
-        return SurfaceDistance(np.nan, np.nan)
+        return SurfaceDistance(np.nan, np.nan, np.nan)
     mean = float(np.average(np.r_[forth, back], weights=areas))
     tails = [_quantile(d, w, 0.95) for d, w in ((forth, a_area[a_known]), (back, b_area[b_known])) if len(d)]
-    return SurfaceDistance(mean, max(tails))
+    return SurfaceDistance(mean, max(tails), float(max(forth.max(initial=0), back.max(initial=0))))
 
 
 def box_iou(a, b) -> float:
