@@ -94,7 +94,7 @@ def draw_reliability(path: Path, judged: list[Judged], title: str) -> Path:
              ylabel=f"Part of the masks with Dice ≥ {GOOD_DICE}",
              xlim=(-0.02, 1.05), ylim=(-0.1, 1.05), title="Reliability")  # fmt: skip
     _legend(left, loc="upper left")
-    for side in SIDES:
+    for side in (s for s in SIDES if any(j.side == s for j in judged)):
         mine = [j for j in judged if j.side == side]
         right.scatter([j.confidence for j in mine], [j.dice for j in mine], s=22, color=COLORS[side],
                       edgecolor="white", linewidth=0.4, label=DISPLAY_NAMES[side], zorder=3)  # fmt: skip

@@ -116,12 +116,7 @@ class Report:
             if femur.present and femur.found:
                 painted = path.with_name(f"{path.stem}_{femur.side}.png")
                 if _paint(painted, result, reference, femur, score.name):
-                    drawn.append(
-                        (
-                            painted,
-                            f"{DISPLAY_NAMES[femur.side]}: distance to the reference's surface; grey where it leaves that open.",
-                        )
-                    )
+                    drawn.append((painted, f"{DISPLAY_NAMES[femur.side]}: {_ABOUT_BONES}"))
 
     def write(self, scores: list[CaseScore]) -> Path:
         """The page over all cases; its path."""
@@ -187,6 +182,7 @@ _ABOUT_SLICES = (
     "A coronal, a sagittal (front at the left) and three axial slices; the patient's right is at the left edge. "
     "Outlined: result (right femur red, left one blue), reference (green), what the reference leaves open (yellow)."
 )
+_ABOUT_BONES = "distance to the reference's surface; grey where the reference leaves open where that is."
 _ABOUT_CURVES = "Precision and recall of the boxes over all cases, as the score that a box must reach falls."
 _ABOUT_VIOLINS = "Overlaps are better the higher, distances the lower."
 
