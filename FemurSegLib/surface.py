@@ -217,14 +217,14 @@ def length_mm(surface: vtkPolyData) -> float:
     return float(np.ptp(centred @ axes[:, -1]))
 
 
-def write_stl(path: Path | str, surface: vtkPolyData, name: str = "") -> None:
-    """Write a binary STL in LPS mm, as its header says in the way 3D Slicer does. Raises OSError."""
+def write_stl(path: Path | str, surface: vtkPolyData, name: str = "", space: str = "LPS") -> None:
+    """Write a binary STL in mm; its header says the space in the way 3D Slicer does. Raises OSError."""
     corners = points_of(surface)[triangles_of(surface)]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     records = np.zeros(len(corners), _TRIANGLE)
     records["normal"], records["corners"] = normals, corners
-    header = f"FemurSeg {name} mm SPACE=LPS".encode("ascii", "replace")[:80].ljust(80)
+    header = f"FemurSeg {name} mm SPACE={space}".encode("ascii", "replace")[:80].ljust(80)
     with open(path, "wb") as file:
         file.write(header + np.uint32(len(records)).tobytes())
         file.write(memoryview(records.view(np.uint8)))

@@ -21,14 +21,13 @@ from vtkmodules.vtkIOXML import vtkXMLPolyDataReader, vtkXMLPolyDataWriter
 from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.surface import points_of, triangles_of, write_stl
 
-SPACE = "SPACE=LPS"
 UNITS = "UNITS=mm"
 
 
-def write_surface(path: Path | str, surface: vtkPolyData, name: str = "") -> Path:
-    """Write a closed surface of triangles (LPS mm) in the format that the name ends in, and return its path.
+def write_surface(path: Path | str, surface: vtkPolyData, name: str = "", space: str = "LPS") -> Path:
+    """Write a closed surface of triangles (mm) in the format that the name ends in, and return its path.
 
-    name: of the bone, for the header. VTP keeps the arrays of the points (distances, thickness) too. Appears whole
+    name: of the bone, for the header. space: LPS or RAS, what the points are in already; the file says so. VTP keeps the arrays of the points (distances, thickness) too. Appears whole
     or not at all. Raises OutputError.
     """
     path = Path(path)
@@ -39,7 +38,7 @@ def write_surface(path: Path | str, surface: vtkPolyData, name: str = "") -> Pat
         raise OutputError(f"There is no surface to write to {path.name}.", "Check the mask it is made from.")
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        write(partial, surface, name)
+        write(partial, surface, name, space)
         read = read_surface(partial)  # no writer of VTK tells of a disk that is full
         if (read.GetNumberOfPoints() == 0) or read.GetNumberOfPolys() != surface.GetNumberOfPolys():
             raise OSError("not all of it was written")
@@ -66,28 +65,28 @@ def read_surface(path: Path | str) -> vtkPolyData:
     return surface
 
 
-def _stl(path: Path, surface: vtkPolyData, name: str) -> None:
-    write_stl(path, surface, name)
+def _stl(path: Path, surface: vtkPolyData, name: str, space: str) -> None:
+    write_stl(path, surface, name, space)
 
 
-def _obj(path: Path, surface: vtkPolyData, name: str) -> None:
+def _obj(path: Path, surface: vtkPolyData, name: str, space: str) -> None:
     with open(path, "w", encoding="ascii", errors="replace") as file:
-        file.write(f"# FemurSeg {name}\n# {SPACE}\n# {UNITS}\n")
+        file.write(f"# FemurSeg {name}\n# SPACE={space}\n# {UNITS}\n")
         np.savetxt(file, points_of(surface), "v %.5f %.5f %.5f")
         np.savetxt(file, triangles_of(surface) + 1, "f %d %d %d")
 
 
-def _ply(path: Path, surface: vtkPolyData, name: str) -> None:
+def _ply(path: Path, surface: vtkPolyData, name: str, space: str) -> None:
     writer = vtkPLYWriter()
-    for comment in (f"FemurSeg {name}".strip(), SPACE, UNITS):
+    for comment in (f"FemurSeg {name}".strip(), f"SPACE={space}", UNITS):
         writer.AddComment(comment)
     _by_vtk(writer, path, surface)
 
 
-def _vtp(path: Path, surface: vtkPolyData, name: str) -> None:
+def _vtp(path: Path, surface: vtkPolyData, name: str, space: str) -> None:
     copy = vtkPolyData()
     copy.ShallowCopy(surface)
-    for key, value in (("SPACE", "LPS"), ("UNITS", "mm"), ("NAME", name)):
+    for key, value in (("SPACE", space), ("UNITS", "mm"), ("NAME", name)):
         array = vtkStringArray()
         array.SetName(key)
         array.InsertNextValue(value)
