@@ -24,6 +24,9 @@ from .measurements import as_dict, measure
 from .regions import REGION_NAMES, label_regions, region_volumes, whole_volume
 from .stability import spread
 
+AROUND_MM = 15.0
+"""What is cut out around a femur before it is read: the network for its compartments looks at so much."""
+
 
 @dataclass
 class Anatomy:
@@ -154,14 +157,15 @@ def _regions(labels, grid, landmarks: Landmarks, ct, compartments, calibration) 
 
 
 def _around(labels, grid: Grid, side: str):
-    """(window (k, j, i), its grid) around a femur, one voxel wider where the volume allows; or None."""
+    """(window (k, j, i), its grid) around a femur, wider by `AROUND_MM` where the volume allows; or None."""
     from FemurSegLib.surface import bounds
 
     box = bounds(labels, LABELS[side])
     if box is None:
         return None
-    lower = [max(0, s.start - 1) for s in box]
-    upper = [min(n, s.stop + 1) for s, n in zip(box, labels.shape, strict=True)]
+    wider = np.ceil(AROUND_MM / np.array(grid.spacing_mm[::-1])).astype(int)
+    lower = np.maximum(0, [s.start for s in box] - wider)
+    upper = np.minimum(labels.shape, [s.stop for s in box] + wider)
     return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), grid.crop(lower, upper)
 
 

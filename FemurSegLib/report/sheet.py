@@ -37,6 +37,8 @@ CUT_OUTS = (
     ("knee", "axial", "epicondyles", 110.0, "Knee, axial between the epicondyles"),
 )
 """Slices of each side: joint, view, landmark they run through, width in mm, caption."""
+ABSENT = ("femur_missing", "side_doubtful")
+"""Warnings that say why a femur is not there."""
 JOINTS = {"hip": "head_center", "knee": "notch"}
 """A joint is there where this landmark is."""
 NOTE = (
@@ -129,11 +131,9 @@ def sheet(result: Result, ct: Volume | None = None, without_ct: str = "") -> str
 
 def _warnings(document: dict, without_ct: str) -> str:
     told = [warning["message"] for warning in document["warnings"]]
-    told += [
-        f"The {DISPLAY_NAMES[side].lower()} was not found."
-        for side in SIDES
-        if not document["femurs"][side]["found"] and not any(w["side"] == side for w in document["warnings"])
-    ]
+    absent = [side for side in SIDES if not document["femurs"][side]["found"]]
+    explained = {warning["side"] for warning in document["warnings"] if warning["code"] in ABSENT}
+    told += [f"The {DISPLAY_NAMES[side].lower()} is not in this result." for side in absent if side not in explained]
     told += [without_ct] if without_ct else []
     if not told:
         return '<div class="warnings none"><h2>No warnings</h2></div>'

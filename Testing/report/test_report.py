@@ -122,15 +122,13 @@ def test_the_model_holds_the_bones_where_they_are(made, text):
 def test_without_the_ct_the_page_says_so_and_a_wrong_ct_is_refused(made, tmp_path):
     folder, ct = made
     copy = tmp_path / "result"
-    shutil.copytree(folder, copy)
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("report.html"))
     document = json.loads((copy / DOCUMENT).read_text())
     document["input"]["path"] = str(tmp_path / "gone.nii.gz")
     (copy / DOCUMENT).write_text(json.dumps(document))
     assert report(copy, "--out", tmp_path / "page.html") == 0
     page = (tmp_path / "page.html").read_text()
-    assert "the CT is no longer where it was" in page and "Hip, axial" not in page.replace(
-        "Right hip, axial", "Hip, axial"
-    )
+    assert "the CT is no longer where it was" in page and "Right hip, axial" not in page
     from FemurSegLib.volume import read_ct
 
     volume = read_ct(ct)
@@ -147,7 +145,7 @@ def test_a_result_without_anatomy_and_with_one_femur_still_gives_a_page(tmp_path
     folder = write_result(tmp_path / "one", segmented(*two_femora(present=(LEFT,))))
     assert report(folder) == 0
     page = (folder / "report.html").read_text()
-    assert "The right femur was not found." in page and "no measurements are in the result" in page
+    assert "The right femur is not in this result." in page and "no measurements are in the result" in page
     assert check_folder(folder) == folder  # a report in it does not keep a new run from taking its place
 
 
