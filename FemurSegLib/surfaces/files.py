@@ -27,8 +27,8 @@ UNITS = "UNITS=mm"
 def write_surface(path: Path | str, surface: vtkPolyData, name: str = "", space: str = "LPS") -> Path:
     """Write a closed surface of triangles (mm) in the format that the name ends in, and return its path.
 
-    name: of the bone, for the header. space: LPS or RAS, what the points are in already; the file says so. VTP keeps the arrays of the points (distances, thickness) too. Appears whole
-    or not at all. Raises OutputError.
+    name: of the bone, for the header. space: LPS or RAS, what the points are in already; the file says so. VTP
+    keeps the arrays of the points (distances, thickness) too. Appears whole or not at all. Raises OutputError.
     """
     path = Path(path)
     write = WRITERS.get(path.suffix.lower())
