@@ -133,7 +133,7 @@ def _warnings(document: dict, without_ct: str) -> str:
     told = [warning["message"] for warning in document["warnings"]]
     absent = [side for side in SIDES if not document["femurs"][side]["found"]]
     explained = {warning["side"] for warning in document["warnings"] if warning["code"] in ABSENT}
-    told += [f"The {DISPLAY_NAMES[side].lower()} is not in this result." for side in absent if side not in explained]
+    told += [f"The {DISPLAY_NAMES[s].lower()} is not in this result." for s in absent if s not in explained]
     told += [without_ct] if without_ct else []
     if not told:
         return '<div class="warnings none"><h2>No warnings</h2></div>'
