@@ -75,7 +75,7 @@ def on_one_grid(a, b):
     notes = [
         f"B lies on another grid ({size} voxels of {spacing} mm) and was resampled to that of A (nearest label)."
     ]
-    if covered < 1:
+    if covered < 0.9995:
         notes.append(f"B's field holds {covered:.0%} of A's femora; the rest is left out.")
     return a, moved, notes
 

@@ -20,7 +20,7 @@ VIEWS = {
 }
 """By name: the LPS directions that point to the right of the picture and towards its reader. Up is the head."""
 NICE_LIMITS_MM = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0)
-LIMIT_QUANTILE = 0.99
+LIMIT_QUANTILE = 0.95
 """The scale ends at the first of `NICE_LIMITS_MM` that covers this part of the surface's points."""
 UNKNOWN = (0.62, 0.62, 0.60)
 _LIGHT = np.array((-0.35, 0.45, 0.82)) / np.linalg.norm((-0.35, 0.45, 0.82))
@@ -41,7 +41,7 @@ def painted_distance(
     """Write a PNG of a bone, seen from the front, the back and both sides, and return its path.
 
     reference_mesh: triangles in LPS mm, outward. distances_mm: (n points,), signed: positive is painted red,
-    negative blue, 0 white, nan grey. limit_mm: end of the scale; by default the nice number that holds 99 % of the
+    negative blue, 0 white, nan grey. limit_mm: end of the scale; by default the nice number that holds 95 % of the
     points. meaning: of negative and positive distances, for the legend. Raises ValueError where the mesh is empty
     or the distances are not one a point, and OSError.
     """
