@@ -160,7 +160,7 @@ def _add_pseudo_labels(kinds) -> None:
         type=names,
         default=[],
         metavar="NAMES",
-        help="cases in which a reader saw no femur; they become background where no run finds one either",
+        help="cases in which a reader saw no femur; they become background, whatever the runs found",
     )
     option("--agreement", type=float, metavar="X", help="least Dice of any run with the mean of all")
     option("--undecided", type=float, metavar="X", help="largest part of a femur that stays undecided")

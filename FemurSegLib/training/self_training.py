@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from FemurSegLib.errors import InputError, NoFemurError
 from FemurSegLib.grid import Grid
+from FemurSegLib.segmentation.cleanup import largest
 from FemurSegLib.sides import LABELS, LEFT, RIGHT, SIDES, UNDECIDED_LABEL
 from FemurSegLib.training import sets
 from FemurSegLib.training.cases import COLUMNS, Case, read_case
@@ -38,7 +39,8 @@ SURE = (0.3, 0.7)
 BONE_HU = 150
 """More than muscle, tumour and vessels without contrast medium."""
 END_MM = 10.0
-"""In a CT without femur: bone within this distance of its first and last slice may be the beginning of one."""
+"""This near the first and the last slice, bone that the runs leave out is not surely background: it may be where a
+femur begins, or the part of one that they missed in a slice with nothing beyond it."""
 
 
 @dataclass(frozen=True)
@@ -149,20 +151,26 @@ class PseudoLabel:
         }
 
 
+CONTACT_MM = 5.0
+"""Where a femur and another bone are both nearer than this, the border between them is left open."""
+OTHER_BONE_MM = 8.0
+"""Bone that the runs leave out is another bone if it reaches farther than this from the femur, else a crumb."""
+
+
 def agree(ct: Volume, runs: list[Probabilities]) -> PseudoLabel:
     """The PseudoLabel of an oriented CT from what each run found in it.
 
-    Raises ValueError without runs. Where no run finds a femur, all is background but the bone near both ends
-    (`END_MM`), which may be where a femur begins.
+    Undecided are also: the border to another bone (`CONTACT_MM`), holes, crumbs of bone that the runs leave out and
+    pieces apart from the largest; near both ends of the scan (`END_MM`) bone that is joined to a femur within its
+    slice and left out; where no run finds a femur, all bone there. Raises ValueError without runs.
     """
     if not runs:
         raise ValueError("There are no runs to agree on.")
     labels = np.zeros(ct.grid.shape, np.uint8)
     sides = {s: share for s in SIDES if (share := float(np.mean([s in run for run in runs])))}
     if not sides:
-        ends = max(1, round(END_MM / ct.grid.spacing_mm[2]))
-        for end in (slice(0, ends), slice(-ends, None)):
-            labels[end][_bone(ct.voxels[end])] = UNDECIDED_LABEL
+        for k in _ends(ct.grid):
+            labels[k][ndimage.binary_dilation(_bone(ct.voxels[k]), iterations=2)] = UNDECIDED_LABEL
         return PseudoLabel(labels, {})
     out = PseudoLabel(labels, sides)
     nothing = np.zeros(ct.grid.shape, np.float32)
@@ -182,7 +190,33 @@ def agree(ct: Volume, runs: list[Probabilities]) -> PseudoLabel:
         sizes = np.bincount(pieces[sure], minlength=count + 1)[1:]
         out.pieces[side] = int((sizes > 0.05 * sizes.sum()).sum())
         out.faces[side] = _faces(sure)
+    _leave_borders_open(labels, ct)
+    for k in _ends(ct.grid):
+        bone, _ = ndimage.label(_bone(ct.voxels[k]))
+        joined = np.isin(bone, np.unique(bone[labels[k] > 0])) & (bone > 0)
+        labels[k][joined & (labels[k] == 0)] = UNDECIDED_LABEL
     return out
+
+
+def _leave_borders_open(labels: np.ndarray, ct: Volume) -> None:
+    """Marks as undecided, in place, what `agree` says of holes, crumbs, other bones and small pieces."""
+    spacing = ct.grid.spacing_mm[::-1]
+    for k in range(len(labels)):
+        hole = ndimage.binary_fill_holes(labels[k] > 0) & (labels[k] == 0)
+        labels[k][hole] = UNDECIDED_LABEL
+    away = ndimage.distance_transform_edt(labels == 0, sampling=spacing)
+    # Three voxels wide, since a ring of half-filled voxels around the cortex is no bone of its own.
+    rest = ndimage.binary_opening(ct.voxels > BONE_HU, np.ones((1, 3, 3))) & (labels == 0)
+    parts, count = ndimage.label(rest, np.ones((3, 3, 3)))
+    reach = np.r_[0, ndimage.maximum(away, parts, range(1, count + 1))] if count else np.zeros(1)
+    other = rest & (reach[parts] > OTHER_BONE_MM)
+    labels[rest & ~other] = UNDECIDED_LABEL
+    if other.any():
+        between = (away <= CONTACT_MM) & (ndimage.distance_transform_edt(~other, sampling=spacing) <= CONTACT_MM)
+        labels[between] = UNDECIDED_LABEL
+    for label in LABELS.values():
+        mine = labels == label
+        labels[mine & ~largest(mine)] = UNDECIDED_LABEL
 
 
 @dataclass(frozen=True)
@@ -199,12 +233,10 @@ class AcceptanceRule:
     ml: tuple[float, float] = (15.0, 700.0)
     bone: float = 0.98
 
-    def against(self, label: PseudoLabel, no_femur: bool = False) -> str:
-        """The reason not to train on it, "" where there is none. no_femur: a reader saw that there is none."""
+    def against(self, label: PseudoLabel) -> str:
+        """The reason not to train on it, "" where there is none."""
         if not label.sides:
-            return "" if no_femur else "no run found a femur, and no reader said that there is none"
-        if no_femur:
-            return "a reader saw no femur, and a run found one"
+            return "no run found a femur, and no reader said that there is none"
         for side, share in label.sides.items():
             name = side.replace("_", " ")
             if share < 1:
@@ -238,9 +270,10 @@ def make_pseudo_labels(
     grid of the CT, pictures/NAME.png, cases.csv (accepted ones, as `training.cases` reads them) and
     pseudo_labels.json (all, with numbers and reasons); runs/ keeps what the runs found, so that an interrupted or a
     changed command goes on from there.
-    leave_out: reason by name of a case that a reader refused; no_femur: names of cases in which a reader saw that
-    there is no femur. A case with labels is compared with them (Dice of what both decide) and never entered in the
-    list: its own labels are better. Raises InputError for a name that is no case's.
+    leave_out: reason by name of a case that a reader refused; no_femur: names of cases in which a reader saw no
+    femur but, at most, within `END_MM` of an end. They become background, whatever the runs found: a lower leg
+    whose tibia a run takes for a femur teaches most. A case with labels is compared with them (Dice of what both
+    decide) and never entered in the list: its own labels are better. Raises InputError for an unknown name.
     """
     from FemurSegLib.evaluation.pictures import draw_slices
 
@@ -257,8 +290,9 @@ def make_pseudo_labels(
             _kept_run(out / "runs" / f"{case.name}_{re.sub('[^a-z]+', '_', p.name)}.npz", upright, segment, p)
             for p in perturbations
         ]
-        label = agree(upright, runs)
-        reason = leave_out.get(case.name) or rule.against(label, case.name in no_femur)
+        seen_empty = case.name in no_femur
+        label = agree(upright, [{}] if seen_empty else runs)
+        reason = leave_out.get(case.name) or ("" if seen_empty else rule.against(label))
         line = {"name": case.name, "person": case.person, "accepted": not reason, "reason": reason}
         line |= {"runs": [sorted(run) for run in runs], **label.numbers()}
         if reference is not None:
@@ -317,10 +351,15 @@ def _dice(a, b) -> float:
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
+def _ends(grid: Grid) -> list[int]:
+    """The first and the last slices."""
+    count = max(1, round(END_MM / grid.spacing_mm[2]))
+    return sorted({k for n in range(count) for k in (n, grid.shape[0] - 1 - n)})
+
+
 def _bone(hu) -> np.ndarray:
-    """Bone with its marrow, a little enlarged, slice by slice: bool (k, j, i)."""
-    bone = ndimage.binary_opening(hu > BONE_HU, np.ones((1, 2, 2)))
-    return np.stack([ndimage.binary_dilation(ndimage.binary_fill_holes(s), iterations=2) for s in bone])
+    """Bone with its marrow in a slice: bool (j, i)."""
+    return ndimage.binary_fill_holes(ndimage.binary_opening(hu > BONE_HU, np.ones((2, 2))))
 
 
 def _bony_slices(hu, mask) -> float:

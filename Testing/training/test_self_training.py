@@ -139,9 +139,24 @@ def test_no_femur_becomes_background_only_where_a_reader_saw_none():
     label = agree(ct, [{}, {}])
     middle, ends = label.labels[3:-3], label.labels[[0, 1, -2, -1]]
     assert not middle.any() and (ends[:, 6:12, 3:10] == 255).all() and not ends[:, :3].any()
-    rule = AcceptanceRule()
-    assert "no reader" in rule.against(label) and rule.against(label, no_femur=True) == ""
-    assert "a run found one" in rule.against(agree(ct, [{RIGHT: tibia}]), no_femur=True)
+    assert "no reader" in AcceptanceRule().against(label)
+
+
+def test_a_reader_who_saw_no_femur_is_believed_against_the_runs(folder):
+    tmp_path, ct, labels = folder
+    case = Case(tmp_path / "in" / "A_CT.nii.gz")
+    [line] = make_pseudo_labels([case], tmp_path, dense_is_femur, no_femur=["A"], report=lambda line: None)
+    assert line["accepted"] and line["runs"] == [[LEFT, RIGHT]] * 3
+    _, marked = read_case(find_cases(tmp_path / "cases.csv")[0])
+    assert not marked.voxels[labels > 0].any()
+
+
+def test_bone_joined_to_the_femur_in_the_last_slices_is_undecided_where_the_runs_leave_it_out():
+    femur, missed, other = ((0, 20), (4, 10), (2, 8)), ((18, 20), (4, 10), (8, 14)), ((16, 20), (4, 10), (18, 22))
+    ct, (bone, part, pelvis) = blocks(femur, missed, other)
+    labels = agree(ct, [{RIGHT: bone}] * 3).labels
+    assert (labels[part > 0] == 255).all() and not labels[pelvis > 0].any() and not labels[16, :, 8:].any()
+    assert (labels[:, 4:10, 2:5] == LABELS[RIGHT]).all() and (labels[:16][bone[:16] > 0] == LABELS[RIGHT]).all()
 
 
 def test_no_runs_are_an_error():
@@ -251,3 +266,21 @@ def test_the_pipeline_gives_the_probability_of_each_side_and_nothing_without_a_f
 
 def test_the_ellipsoids_lie_where_the_tests_think():
     assert CENTERS_LPS[RIGHT][0] < 0 < CENTERS_LPS[LEFT][0]
+
+
+def test_the_border_to_another_bone_is_left_open_and_the_shaft_beside_it_is_not():
+    ct, (bone, pelvis) = blocks(((2, 18), (4, 12), (2, 9)), ((12, 18), (4, 12), (10, 20)))
+    labels = agree(ct, [{RIGHT: bone}] * 3).labels
+    assert (labels[13:16, 4:12, 8:11] == 255).all()  # within 5 mm of both bones
+    assert (labels[13:16, 4:12, 2:8] == LABELS[RIGHT]).all() and not labels[13:16, 4:12, 11:].any()
+    assert (labels[4:8][bone[4:8] > 0] == LABELS[RIGHT]).all() and not labels[4:8, :, 9:].any()
+
+
+def test_holes_crumbs_and_small_pieces_are_undecided():
+    ct, (bone, crumb) = blocks(((0, 20), (4, 12), (2, 10)), ((4, 8), (4, 12), (10, 13)))
+    found = bone.copy()
+    found[10, 7, 5] = 0  # a hole
+    found[14, 0:2, 20:22] = 1  # a piece apart
+    labels = agree(ct, [{RIGHT: found}] * 3).labels
+    assert labels[10, 7, 5] == 255 and (labels[14, 0:2, 20:22] == 255).all()
+    assert (labels[4:8, 4:12, 10:13] == 255).all() and (labels[10:14, 4:12, 2:5] == LABELS[RIGHT]).all()
