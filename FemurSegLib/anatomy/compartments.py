@@ -35,8 +35,9 @@ MARGIN_MM = 12.0
 """Around the mask, what the network sees of the surroundings."""
 WINDOW, OVERLAP = 96, 0.25
 """Voxels along the edges of the sliding window, and the part that neighbours share."""
-SMALLEST_MM3 = 20.0
-"""Pieces of the inside that are smaller are taken for noise."""
+SMALLEST_MM3, SMALLEST_SHARE = 20.0, 0.005
+"""Pieces of the inside smaller than this, or than this part of the largest, are noise, or pores such as those under
+the linea aspera: they are left to the cortex."""
 CLOSED_MM = 2.0
 """Gaps in the thresholded cortex up to about twice this are closed."""
 COARSE_MM = 2.5
@@ -132,6 +133,7 @@ def find_compartments(
         lower, upper = [s.start for s in crop_box], [s.stop for s in crop_box]
         crop, femur = hu.crop(lower, upper), mask.voxels[crop_box] == LABELS[side]
         probability, own, level = find(crop, femur, lambda part, n=number: tell((n + part) / len(boxes)))
+        probability = _without_pores(probability, level, own)
         inside = _cleaned(_resampled(probability, femur.shape) > level, femur, float(np.prod(grid.spacing_mm)))
         target = out[crop_box]
         target[femur] = COMPARTMENT_LABELS[side, CORTICAL]
@@ -283,15 +285,21 @@ def _resampled(voxels: np.ndarray, shape) -> np.ndarray:
 
 
 def _cleaned(inside: np.ndarray, femur: np.ndarray, voxel_mm3: float) -> np.ndarray:
-    """The inside without islands of cortex in it and without specks of itself."""
-    from scipy.ndimage import binary_fill_holes, label
+    """The inside without islands of cortex in it, and without pieces of itself that lie apart in the cortex."""
+    from scipy.ndimage import binary_fill_holes, generate_binary_structure, label
 
     inside = binary_fill_holes(inside & femur) & femur
-    pieces, _ = label(inside)
-    sizes = np.bincount(pieces.ravel())
-    keep = sizes * voxel_mm3 >= SMALLEST_MM3
-    keep[0] = False
-    return keep[pieces]
+    pieces, _ = label(inside, generate_binary_structure(3, 3))
+    sizes = np.bincount(pieces.ravel()) * voxel_mm3
+    sizes[0] = 0
+    return (sizes >= max(SMALLEST_MM3, SMALLEST_SHARE * sizes.max()))[pieces] & inside
+
+
+def _without_pores(probability: np.ndarray, level: float, grid: Grid) -> np.ndarray:
+    """The probability, 0 in pieces that `_cleaned` leaves to the cortex and 1 in islands that it takes inside."""
+    before = probability > level
+    after = _cleaned(before, np.ones_like(before), float(np.prod(grid.spacing_mm)))
+    return np.where(before & ~after, 0, np.where(after & ~before, 1, probability)).astype(np.float32)
 
 
 def _contents(hu: np.ndarray, where: np.ndarray, grid: Grid, calibration: Calibration | None) -> Contents:

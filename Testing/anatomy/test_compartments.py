@@ -8,10 +8,12 @@ import torch
 
 from FemurSegLib.anatomy.compartments import COMPARTMENT_LABELS, find_compartments, otsu
 from FemurSegLib.anatomy.density import Calibration
+from FemurSegLib.anatomy.thickness import paint_thickness
 from FemurSegLib.errors import InputError, NoFemurError
 from FemurSegLib.grid import Grid
 from FemurSegLib.segmentation.compartment_network import WINDOW_HU
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
+from FemurSegLib.surface import surface_of
 
 CORTEX_HU, MARROW_HU, MUSCLE_HU = 1200, -60, 50
 OUTER_MM, INNER_MM, LENGTH_MM = 14.0, 8.0, 48.0
@@ -120,6 +122,21 @@ def test_dense_islands_in_the_canal_are_inside():
     for options in ({"network": ByBrightness()}, {"method": "threshold"}):
         found = find_compartments(ct, labels, grid, device="cpu", **options)
         assert found.labels[k, j, i] == COMPARTMENT_LABELS[LEFT, "inside"]
+
+
+def test_a_pore_in_the_cortex_belongs_to_the_cortex_and_does_not_thin_it():
+    ct, labels, grid = tubes(sides=(LEFT,))
+    i, j, k = np.rint(grid.ijk(np.array([35.0 - 11.0, -20.0, 40.0]))).astype(int)
+    assert labels[k, j, i] == LABELS[LEFT]
+    ct[k - 1 : k + 2, j - 1 : j + 2, i - 1 : i + 2] = MARROW_HU  # 27 mm3
+    found = find(ct, labels, grid)
+    assert found.labels[k, j, i] == COMPARTMENT_LABELS[LEFT, "cortical"]
+    thickness = paint_thickness(surface_of(labels, grid, LABELS[LEFT]), found.femurs[LEFT])
+    ct[k - 1 : k + 2, j - 1 : j + 2, i - 1 : i + 2] = CORTEX_HU
+    whole = find(ct, labels, grid).femurs[LEFT]
+    solid = paint_thickness(surface_of(labels, grid, LABELS[LEFT]), whole)
+    assert np.nanmax(np.abs(thickness.values_mm - solid.values_mm)) < 0.5
+    assert solid.median_mm == pytest.approx(OUTER_MM - INNER_MM, abs=0.3)
 
 
 def test_progress_rises_to_the_end():
