@@ -114,7 +114,8 @@ def fit(cases: Iterable[Judged]) -> Calibration:
     x = np.array([c.evidence.doubts() for c in cases])
     good = np.array([c.good for c in cases])
     target = np.where(good, (good.sum() + 1) / (good.sum() + 2), 1 / ((~good).sum() + 2))
-    scale = np.maximum(x.std(axis=0), 1e-6)
+    spread = x.std(axis=0)
+    scale = np.where(spread > 1e-6, spread, 1.0)  # what all share gets no weight from the ridge
     x = x / scale
 
     def loss(parameters):

@@ -155,7 +155,7 @@ def evaluate_case(name: str, load, args, report=None):
     try:
         ct, reference = load()
         begun = time.perf_counter()
-        segmentation = segment_femurs(ct, device=args.device, network=args.network)
+        segmentation = segment_femurs(ct, device=args.device, network=args.network, anatomy=False)
         out = score(name, segmentation, reference)
     except FemurSegError as error:
         out = failed(name, error, reference, time.perf_counter() - begun)
