@@ -10,6 +10,7 @@ from pathlib import Path
 
 from FemurSegLib.phantom.command import HELD_OUT, add_shape_options, names
 from FemurSegLib.segmentation.network import NETWORKS, recipe_of
+from FemurSegLib.training.compare_sets_command import add_compare_sets
 from FemurSegLib.training.compartments_command import add_compartments
 from FemurSegLib.training.losses import LOSSES
 
@@ -28,11 +29,42 @@ def add_parser(commands) -> None:
     _add_detector(kinds)
     _add_pseudo_labels(kinds)
     add_compartments(kinds, _add_shared)
+    add_compare_sets(kinds, _add_shared, _add_learning)
 
 
 def _add_segmenter(kinds) -> None:
     parser = kinds.add_parser("segmenter", help="the network that finds the mask inside a region")
     _add_shared(parser)
+    _add_learning(parser)
+    option = parser.add_argument
+    option(
+        "--validate-every",
+        type=int,
+        default=250,
+        metavar="N",
+        help="steps between validations on those held out, whose best weights are kept; default: 250",
+    )
+    option(
+        "--validation-patches",
+        type=int,
+        default=12,
+        metavar="N",
+        help="of phantoms of people held out, and of CTs held out; default: 12 of each",
+    )
+    option(
+        "--patience",
+        type=int,
+        default=10,
+        metavar="N",
+        help="stop after so many validations without gain, 0: never; default: 10",
+    )
+    option("--folds", type=int, metavar="N", help="cross-validation: divide the people of --cases into N folds")
+    option("--fold", type=int, metavar="K", help="the fold held out in this training, 1 to N")
+    parser.set_defaults(run=train_segmenter, folds=None, fold=None)
+
+
+def _add_learning(parser: argparse.ArgumentParser) -> None:
+    """Network, patch, steps and all else that says how a segmenter learns; shared with `train compare-sets`."""
     option = parser.add_argument
     option("--network", default="segresnet", metavar="NAME", help=f"{', '.join(NETWORKS)}; default: segresnet")
     option(
@@ -79,30 +111,6 @@ def _add_segmenter(kinds) -> None:
     option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
     option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")
     option("--start", type=Path, metavar="FILE", help="weights (safetensors) to start from")
-    option(
-        "--validate-every",
-        type=int,
-        default=250,
-        metavar="N",
-        help="steps between validations on those held out, whose best weights are kept; default: 250",
-    )
-    option(
-        "--validation-patches",
-        type=int,
-        default=12,
-        metavar="N",
-        help="of phantoms of people held out, and of CTs held out; default: 12 of each",
-    )
-    option(
-        "--patience",
-        type=int,
-        default=10,
-        metavar="N",
-        help="stop after so many validations without gain, 0: never; default: 10",
-    )
-    option("--folds", type=int, metavar="N", help="cross-validation: divide the people of --cases into N folds")
-    option("--fold", type=int, metavar="K", help="the fold held out in this training, 1 to N")
-    parser.set_defaults(run=train_segmenter, folds=None, fold=None)
 
 
 def _add_detector(kinds) -> None:
@@ -238,30 +246,10 @@ def train_segmenter(args: argparse.Namespace) -> int:
     from FemurSegLib.training.distributed import launched
 
     people, cases, held_out, notes = _material(args)
-    recipe = recipe_of(args.network)
-    patch = tuple(args.patch or recipe.patch)
-    patch = patch if len(patch) == 3 else patch[:1] * 3
-    settings = segmenter.SegmenterTraining(
-        out=args.out,
-        shapes=args.shapes,
+    settings = replace(
+        learning_of(args),
         people=tuple(people),
         cases=tuple(cases),
-        real_share=args.real_share,
-        network=args.network,
-        patch=patch,
-        batch=args.batch or recipe.batch,
-        steps=args.steps,
-        learning_rate=args.learning_rate or recipe.learning_rate,
-        loss=args.loss or recipe.loss,
-        averaging=args.averaging,
-        seed=args.seed,
-        device=_device(args.device),
-        workers=args.workers,
-        minutes=args.minutes,
-        save_every=args.save_every,
-        cache=args.cache,
-        precision=args.precision,
-        start=args.start,
         held_people=tuple(one for one in held_out if isinstance(one, str)),
         held_cases=tuple(one for one in held_out if not isinstance(one, str)),
         validate_every=args.validate_every,
@@ -295,6 +283,34 @@ def train_segmenter(args: argparse.Namespace) -> int:
         )
     print(weights)
     return 0
+
+
+def learning_of(args: argparse.Namespace):
+    """The SegmenterTraining that the options of `_add_shared` and `_add_learning` ask for, of nobody yet."""
+    from FemurSegLib.training.segmenter import SegmenterTraining
+
+    recipe = recipe_of(args.network)
+    patch = tuple(args.patch or recipe.patch)
+    return SegmenterTraining(
+        out=args.out,
+        shapes=args.shapes,
+        real_share=args.real_share,
+        network=args.network,
+        patch=patch if len(patch) == 3 else patch[:1] * 3,
+        batch=args.batch or recipe.batch,
+        steps=args.steps,
+        learning_rate=args.learning_rate or recipe.learning_rate,
+        loss=args.loss or recipe.loss,
+        averaging=args.averaging,
+        seed=args.seed,
+        device=_device(args.device),
+        workers=args.workers,
+        minutes=args.minutes,
+        save_every=args.save_every,
+        cache=args.cache,
+        precision=args.precision,
+        start=args.start,
+    )
 
 
 def train_detector(args: argparse.Namespace) -> int:
