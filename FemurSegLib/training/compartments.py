@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from FemurSegLib.phantom.tissue import Tissue, sample_tissue
 from FemurSegLib.segmentation.compartment_network import PATCH, CompartmentNetwork, network_input
 from FemurSegLib.sides import LABELS
 from FemurSegLib.training import checkpoint
+from FemurSegLib.training.optimization import average, learning_rate, mixed_precision
 
 PER_PATIENT, POOL = 6, 12
 """Patches painted from one patient; people kept ready, for 2 * POOL patients."""
@@ -99,17 +99,21 @@ class CompartmentPatches(torch.utils.data.Dataset):
         return network_input(hu, mask).half(), share.masked_fill(~mask, -1).half()
 
 
-def roughened(periosteal_mm: torch.Tensor, rng: np.random.Generator, slice_voxels: float) -> torch.Tensor:
+def roughened(
+    periosteal_mm: torch.Tensor, rng: np.random.Generator, slice_voxels: float, waves: float | None = None
+) -> torch.Tensor:
     """Mask (bool) of a distance field (k, j, i), wrong as a prediction is.
 
     Its surface is moved by some tenths of a millimetre as a whole, and by waves of 6 to 20 voxels with a standard
-    deviation of up to about 0.6 mm; a third of the masks of thick slices are steps of a slice, `slice_voxels` high.
+    deviation of `waves` (drawn from 0 to 1) times about 0.6 mm; a third of the masks of thick slices are steps of a
+    slice, `slice_voxels` high.
     """
     shape = periosteal_mm.shape
     coarse = [max(2, int(n / rng.uniform(3, 10))) for n in shape]
-    waves = torch.from_numpy(rng.standard_normal((1, 1, *coarse), dtype=np.float32))
-    waves = F.interpolate(waves, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]
-    field = periosteal_mm + rng.uniform(0, 1.0) * waves + rng.normal(0, 0.2)
+    noise = torch.from_numpy(rng.standard_normal((1, 1, *coarse), dtype=np.float32))
+    noise = F.interpolate(noise, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]
+    drawn = rng.uniform(0, 1.0)
+    field = periosteal_mm + (drawn if waves is None else waves) * noise + rng.normal(0, 0.2)
     if rng.random() < 0.35 and slice_voxels > 1.5:
         slices = (torch.arange(shape[0]) / slice_voxels).round()
         field = field[(slices * slice_voxels).round().long().clamp(0, shape[0] - 1)]
@@ -169,7 +173,7 @@ def train_compartments(settings: CompartmentTraining, report=print) -> Path:
         prefetch_factor=4 if settings.workers else None,
         worker_init_fn=lambda _: torch.set_num_threads(1),
     )
-    mixed = _mixed_precision(settings.precision, device)
+    mixed = mixed_precision(settings.precision, device)
 
     def save():
         parts = {"network": network, "averaged": averaged, "optimizer": optimizer}
@@ -184,7 +188,7 @@ def train_compartments(settings: CompartmentTraining, report=print) -> Path:
             if time.monotonic() - begun > settings.minutes * 60:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(settings, step)
+                group["lr"] = learning_rate(settings.learning_rate, step, settings.steps, warm_up=50)
             image = image.to(device, torch.float32).contiguous(memory_format=torch.channels_last_3d)
             with mixed():
                 logits = network(image)
@@ -194,7 +198,7 @@ def train_compartments(settings: CompartmentTraining, report=print) -> Path:
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             step += 1
-            _average(averaged, network, min(settings.averaging, (step + 1) / (step + 10)))
+            average(averaged, network, settings.averaging, step)
             recent.append(float(loss.detach()))
             if step % 20 == 0:
                 seconds = (time.monotonic() - tick) / len(recent)
@@ -257,25 +261,3 @@ def _cut_away(hu, mask, rng: np.random.Generator) -> None:
     at = slice(0, depth) if rng.random() < 0.5 else slice(hu.shape[axis] - depth, None)
     index = tuple(at if a == axis else slice(None) for a in range(3))
     hu[index], mask[index] = OUTSIDE_HU, False
-
-
-def _learning_rate(settings: CompartmentTraining, step: int) -> float:
-    """Linear warm-up over 50 steps, then a cosine to a fiftieth."""
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
-    return settings.learning_rate * min(1.0, (step + 1) / 50) * (0.02 + 0.98 * fall)
-
-
-def _mixed_precision(precision: str, device):
-    """bfloat16 where the machine computes in it, else single precision."""
-    from FemurSegLib.segmentation.inference import cpu_has_bfloat16
-
-    wanted = precision == "bf16" or (precision == "auto" and (device.type == "cuda" or cpu_has_bfloat16()))
-    return (lambda: torch.autocast(device.type, torch.bfloat16)) if wanted else nullcontext
-
-
-@torch.no_grad()
-def _average(averaged, network, keep: float) -> None:
-    for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
-    for mean, value in zip(averaged.buffers(), network.buffers(), strict=True):
-        mean.copy_(value)

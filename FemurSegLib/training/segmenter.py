@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from FemurSegLib.training.checkpoint import BEST, WEIGHTS, unbroken
 from FemurSegLib.training.distributed import Group, together
 from FemurSegLib.training.group_norm import speed_up
 from FemurSegLib.training.losses import segmentation_loss
+from FemurSegLib.training.optimization import average, learning_rate, mixed_precision
 from FemurSegLib.training.patches import PhantomSource, RealSource
 from FemurSegLib.training.validation import Progress, Validation, held_out
 
@@ -94,6 +94,13 @@ def train_segmenter(settings: SegmenterTraining, report=print) -> Path:
     return best if best.exists() else settings.out / WEIGHTS
 
 
+def preparation(settings: SegmenterTraining) -> tuple[int, str]:
+    """How many processes prepare patches, and where they are painted: on a GPU, unless those are asked for."""
+    on_gpu = settings.device.startswith("cuda")
+    workers = (0 if on_gpu else 1) if settings.workers is None else settings.workers
+    return workers, "cpu" if workers else settings.device
+
+
 class _Training:
     """One process's part of a training."""
 
@@ -112,7 +119,7 @@ class _Training:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
         self.step = self.seen = 0
         self.progress = Progress()
-        self.precision = _mixed_precision(settings.precision, self.device)
+        self.precision = mixed_precision(settings.precision, self.device)
         self._begin_or_go_on()
 
     @property
@@ -148,7 +155,7 @@ class _Training:
         # All that is random in a step follows from its number, so that it is the same when a training goes on.
         torch.manual_seed(_number(self.settings.seed, self.step, self.group.rank))
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = _learning_rate(self.settings, self.step)
+            parameters["lr"] = learning_rate(self.settings.learning_rate, self.step, self.settings.steps)
         self.network.train()
         with self.precision():
             logits = self.network(image)
@@ -161,7 +168,7 @@ class _Training:
             self.optimizer.step()
             self.step += 1
             self.seen += self.patches_a_step
-            _average(self.averaged, self.network, min(self.settings.averaging, (self.step + 1) / (self.step + 10)))
+            average(self.averaged, self.network, self.settings.averaging, self.step)
         return loss.detach()
 
     def _validate(self, validation: Validation) -> None:
@@ -201,8 +208,7 @@ class _Training:
 
     def _batches(self):
         s = self.settings
-        workers = (0 if self.device.type == "cuda" else 1) if s.workers is None else s.workers
-        device = "cpu" if workers else s.device
+        workers, device = preparation(s)
         count = self.seen + (s.steps - self.step) * self.patches_a_step
         phantoms = PhantomSource(s.shapes, s.people, s.cache, s.patch, s.seed, device) if s.people else None
         real = RealSource(list(s.cases), s.patch, s.seed, device) if s.cases else None
@@ -260,32 +266,3 @@ class _Training:
 def _number(*parts: int) -> int:
     """One number that follows from several, and hardly ever from others."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _learning_rate(settings: SegmenterTraining, step: int) -> float:
-    """Linear warm-up over 100 steps, then a cosine to a fiftieth."""
-    warm = min(1.0, (step + 1) / 100)
-    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, step / settings.steps)))
-    return settings.learning_rate * warm * (0.02 + 0.98 * fall)
-
-
-def _mixed_precision(precision: str, device):
-    """bfloat16 where the machine computes in it, else single precision."""
-    if precision == "auto":
-        if device.type == "cuda":
-            wanted = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            from FemurSegLib.segmentation.inference import cpu_has_bfloat16
-
-            wanted = cpu_has_bfloat16()
-    else:
-        wanted = precision == "bf16"
-    return (lambda: torch.autocast(device.type, torch.bfloat16)) if wanted else nullcontext
-
-
-@torch.no_grad()
-def _average(averaged, network, keep: float) -> None:
-    for mean, value in zip(averaged.parameters(), network.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
-    for mean, value in zip(averaged.buffers(), network.buffers(), strict=True):
-        mean.copy_(value)

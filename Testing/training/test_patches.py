@@ -83,6 +83,35 @@ def test_a_real_patch_that_is_not_augmented_shows_what_is_there(tmp_path, patch)
     assert source[0][1].any()
 
 
+@pytest.fixture
+def device_without_values(monkeypatch):
+    """torch's `meta` stands for a GPU: it has shapes and no numbers, and does not mix with the CPU. What asks for a
+    number is answered so that most is painted."""
+    randn, default = torch.randn, torch.default_generator
+
+    class AnyGenerator:
+        def __new__(cls, device="cpu"):
+            return default
+
+    with pytest.raises((RuntimeError, TypeError)):
+        torch.ones(3) + torch.ones(3, device="meta")
+    monkeypatch.setattr(torch, "Generator", AnyGenerator)
+    monkeypatch.setattr(torch, "randn", lambda *size, generator=None, **where: randn(*size, **where))
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: True)
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda tensor: -10.0)
+    monkeypatch.setattr("torch.fx.experimental._config.meta_nonzero_assume_all_nonzero", True)
+    return "meta"
+
+
+def test_patches_are_made_wholly_on_the_device_that_is_asked_for(case, device_without_values, tmp_path):
+    device = device_without_values
+    phantoms = PhantomSource(tmp_path, (keep(tmp_path),), tmp_path, PATCH, device=device, feet="toy", per_patient=1)
+    for source in (phantoms, RealSource([case], PATCH, device=device)):
+        for number in range(6):
+            image, label = source[number]
+            assert image.device.type == label.device.type == device and image.shape == label.shape == PATCH
+
+
 def test_a_patch_that_is_scanned_again_stays_in_its_place():
     at = torch.stack(torch.meshgrid(*[torch.arange(24.0) - 11.5] * 3, indexing="ij"))
     ball = torch.where(at.norm(dim=0) < 7, 1000.0, -1000.0)

@@ -114,7 +114,7 @@ def test_a_checkpoint_without_what_came_later_is_gone_on_from(case, tiny, tmp_pa
 
 
 def test_a_signal_in_the_middle_of_a_step_leaves_a_whole_checkpoint(case, tiny, monkeypatch, tmp_path):
-    inside, average = [], segmenter._average
+    inside, average = [], segmenter.average
 
     def interrupted(*arguments):
         if len(inside) == 2:
@@ -122,12 +122,12 @@ def test_a_signal_in_the_middle_of_a_step_leaves_a_whole_checkpoint(case, tiny, 
         inside.append(True)
         average(*arguments)
 
-    monkeypatch.setattr(segmenter, "_average", interrupted)
+    monkeypatch.setattr(segmenter, "average", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_segmenter(quick(tmp_path / "cut", case), report=print)
     kept = checkpoint.read_checkpoint(tmp_path / "cut")
     assert (kept["step"], int(kept["optimizer"]["state"][0]["step"])) == (3, 3)
-    monkeypatch.setattr(segmenter, "_average", average)
+    monkeypatch.setattr(segmenter, "average", average)
     assert same(train(quick(tmp_path / "cut", case)), train(quick(tmp_path / "through", case)))
 
 
@@ -166,6 +166,14 @@ def test_a_time_limit_ends_the_training_with_weights(case, tiny, tmp_path):
     assert train_segmenter(quick(tmp_path, case, minutes=0, steps=50), report=print).is_file()
     assert checkpoint.read_checkpoint(tmp_path)["step"] < 50
     assert math.isinf(SegmenterTraining(out=tmp_path).minutes)
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "expected"),
+    [("cuda:1", None, (0, "cuda:1")), ("cuda:1", 3, (3, "cpu")), ("cpu", None, (1, "cpu")), ("cpu", 0, (0, "cpu"))],
+)
+def test_patches_are_painted_on_a_gpu_unless_processes_are_asked_for(device, workers, expected, tmp_path):
+    assert segmenter.preparation(SegmenterTraining(out=tmp_path, device=device, workers=workers)) == expected
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path):
