@@ -74,12 +74,12 @@ def surface_of(
     spacing = np.array(grid.spacing_mm[::-1])  # (k, j, i)
     mask = labels[box] == label
     volume_mm3 = np.count_nonzero(mask) * float(np.prod(spacing))
-    cut = [(part.start == 0, part.stop == n) for part, n in zip(box, labels.shape, strict=True)]
-    surface = _contour(mask, spacing, cut, edge_length_mm / EDGES_PER_STEP, smoothing, between_slices)
+    ends = _ends(box, labels.shape, spacing)
+    surface = _contour(mask, spacing, ends, edge_length_mm / EDGES_PER_STEP, smoothing, between_slices)
     if not surface.GetNumberOfPoints():  # so few voxels that nothing is left of them: then as they are
-        surface = _contour(mask, spacing, cut, 0.9 * spacing.min(), 0.0, "none")
+        surface = _contour(mask, spacing, ends, 0.9 * spacing.min(), 0.0, "none")
     points, triangles = points_of(surface).astype(float), triangles_of(surface)
-    points = _with_volume(points, triangles, volume_mm3, _held(points, mask.shape, spacing, cut))
+    points = _with_volume(points, triangles, volume_mm3, ends)
     first = np.array([part.start for part in box])
     points = grid.lps(points / spacing[::-1] + first[::-1])
     surface.GetPoints().SetData(numpy_to_vtk(points.astype(np.float32), deep=True))
@@ -88,17 +88,32 @@ def surface_of(
     return surface
 
 
-def _contour(mask, spacing, cut, step_mm: float, smoothing: float, between_slices: str) -> vtkPolyData:
-    """Surface of a bool mask that fills its array, in mm (i, j, k) from the centre of the first voxel."""
+def _ends(box, shape, spacing) -> np.ndarray:
+    """(3, 2): where the volume ends, in mm from the first voxel of the box along each axis (i, j, k), if the box
+    reaches that far; else infinite."""
+    return np.array(
+        [
+            (
+                -0.5 * mm if part.start == 0 else -np.inf,
+                (part.stop - part.start - 0.5) * mm if part.stop == n else np.inf,
+            )
+            for part, n, mm in zip(box, shape, spacing, strict=True)
+        ]
+    )[::-1]
+
+
+def _contour(mask, spacing, ends, step_mm: float, smoothing: float, between_slices: str) -> vtkPolyData:
+    """Surface of a bool mask that fills its array, cut at `ends`, in mm (i, j, k) from the first voxel's centre."""
     from .surfaces.field import resample, signed_distance
 
     pad = np.where(spacing == spacing.max(), 2, 3) + np.ceil(step_mm / spacing).astype(int)
     padded = np.pad(mask, [(n, n) for n in pad])
-    for axis, ends in enumerate(cut):  # beyond a cut the bone goes on
-        walked, n = padded.swapaxes(0, axis), pad[axis]
-        if ends[0]:
+    cuts = np.isfinite(ends)[::-1]
+    for axis, n in enumerate(pad):  # beyond a cut the bone goes on
+        walked = padded.swapaxes(0, axis)
+        if cuts[axis, 0]:
             walked[:n] = walked[n]
-        if ends[1]:
+        if cuts[axis, 1]:
             walked[-n:] = walked[-n - 1]
     order = [int(np.argmax(spacing))]  # slices lie across the coarsest axis
     order += [axis for axis in range(3) if axis != order[0]]
@@ -111,25 +126,22 @@ def _contour(mask, spacing, cut, step_mm: float, smoothing: float, between_slice
     field = signed_distance(padded.transpose(order), spacing[order], max(spacing.max(), 1.5 * step_mm))
     field = resample(field, spacing[order], step_mm, FIELD_SIGMA * smoothing, between_slices)
     field = np.ascontiguousarray(field.transpose(np.argsort(order)))
-    for axis, ends in enumerate(cut):
-        across = np.arange(field.shape[axis]) * step_mm - pad[axis] * spacing[axis]
-        across = across.reshape([-1 if a == axis else 1 for a in range(3)]).astype(np.float32)
-        low, high = _faces(mask.shape, spacing)[axis]
-        if ends[0]:
-            np.minimum(field, across - np.float32(low), out=field)
-        if ends[1]:
-            np.minimum(field, np.float32(high) - across, out=field)
+    for axis, n in enumerate(field.shape):
+        at = (np.arange(n) * step_mm - pad[axis] * spacing[axis]).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
+        low, high = ends[2 - axis]
+        if cuts[axis, 0]:
+            np.minimum(field, (at - low).astype(np.float32), out=field)
+        if cuts[axis, 1]:
+            np.minimum(field, (high - at).astype(np.float32), out=field)
 
     surface = _zero_of(field, step_mm, -(pad * spacing))
     if smoothing and surface.GetNumberOfPoints():
         voxel_mm = float(np.prod(spacing)) ** (1 / 3)
         points = _smoothed(surface, PASS_BAND * (step_mm / voxel_mm / smoothing) ** 2)
-        for axis, side in enumerate(_held(points_of(surface), mask.shape, spacing, cut)):
-            faces = _faces(mask.shape, spacing)[axis]
-            for which, at in zip(side, faces, strict=True):
-                points[which, 2 - axis] = at  # what lay in the plane of a cut stays there, the rest behind it
-            limits = [at if end else far for at, end, far in zip(faces, cut[axis], (-1e9, 1e9), strict=True)]
-            points[:, 2 - axis] = points[:, 2 - axis].clip(*limits)
+        held = _held(points_of(surface), ends)
+        points[held] = points_of(surface)[held]
         surface.GetPoints().SetData(numpy_to_vtk(points, deep=True))
     return surface
 
@@ -163,25 +175,15 @@ def _smoothed(surface: vtkPolyData, pass_band: float) -> np.ndarray:
     return points_of(smooth.GetOutput()).copy()
 
 
-def _faces(shape, spacing) -> list[tuple[float, float]]:
-    """Where the first and the last voxels end, along each axis (k, j, i), in mm from the first one's centre."""
-    return [(-0.5 * s, (n - 0.5) * s) for n, s in zip(shape, spacing, strict=True)]
+def _held(points: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """(n, 3) bool: coordinates of points that lie in the plane of a cut, and stay there."""
+    return (np.abs(points[..., None] - ends) < 1e-3).any(axis=-1)
 
 
-def _held(points, shape, spacing, cut) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each axis (k, j, i) and end, which points (i, j, k) lie in the plane of a cut."""
-    return [
-        tuple(
-            np.flatnonzero(np.abs(points[:, 2 - axis] - at) < 1e-3) if end else np.zeros(0, int)
-            for end, at in zip(cut[axis], faces, strict=True)
-        )
-        for axis, faces in enumerate(_faces(shape, spacing))
-    ]
-
-
-def _with_volume(points: np.ndarray, triangles: np.ndarray, volume_mm3: float, held) -> np.ndarray:
+def _with_volume(points: np.ndarray, triangles: np.ndarray, volume_mm3: float, ends) -> np.ndarray:
     """The points moved along their normals, all by the same length, so that they enclose a volume; those in the
     plane of a cut move within it."""
+    held = _held(points, ends)
     for _ in range(3):
         corners = points[triangles]
         corners -= points[0]
@@ -192,10 +194,8 @@ def _with_volume(points: np.ndarray, triangles: np.ndarray, volume_mm3: float, h
             [np.bincount(triangles.ravel(), np.repeat(part, 3), len(points)) for part in across.T], axis=-1
         )
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-        for axis, side in enumerate(held):
-            for which in side:
-                normals[which, 2 - axis] = 0
-        points = points + normals * (missing / max(area, 1e-9))
+        points = points + np.where(held, 0, normals) * (missing / max(area, 1e-9))
+        points = points.clip(*ends.T)
     return points
 
 

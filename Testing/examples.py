@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtkmodules.vtkCommonCore import vtkPoints
+from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
+from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToImageStencil
 
 from FemurSegLib import sides
 from FemurSegLib.findings import Finding
@@ -70,3 +74,33 @@ def segmented(volume: Volume, labels: np.ndarray) -> Segmentation:
         device="cpu",
         models=[Model("example", "segmenter", "segresnet", Path("example.safetensors"), "0" * 64)],
     )
+
+
+def mesh_of(points, triangles) -> vtkPolyData:
+    """A surface of points (n, 3) and triangles (m, 3)."""
+    mesh, corners, cells = vtkPolyData(), vtkPoints(), vtkCellArray()
+    corners.SetData(numpy_to_vtk(np.ascontiguousarray(points, float), deep=True))
+    cells.SetData(3, numpy_to_vtk(np.ascontiguousarray(triangles, np.int64).ravel(), deep=True))
+    mesh.SetPoints(corners)
+    mesh.SetPolys(cells)
+    return mesh
+
+
+def rasterized(
+    points, triangles, spacing_mm, direction=((1, 0, 0), (0, 1, 0), (0, 0, 1))
+) -> tuple[np.ndarray, Grid]:
+    """Voxels (uint8, (k, j, i)) whose centres lie in a closed surface (LPS mm), and a grid that holds it whole."""
+    along = np.asarray(points, float) @ np.asarray(direction, float)
+    lower = along.min(axis=0) - 3.3 * np.array(spacing_mm)
+    size = np.ceil((along.max(axis=0) - lower) / spacing_mm).astype(int) + 4
+    grid = Grid(size[::-1], spacing_mm, np.asarray(direction, float) @ lower, direction)
+    stencil, image = vtkPolyDataToImageStencil(), vtkImageStencilToImage()
+    stencil.SetInputData(mesh_of(grid.ijk(points), triangles))
+    stencil.SetOutputWholeExtent(*np.ravel([(0, n - 1) for n in size]).tolist())
+    stencil.SetTolerance(0)
+    image.SetInputConnection(stencil.GetOutputPort())
+    image.SetInsideValue(1)
+    image.SetOutsideValue(0)
+    image.SetOutputScalarTypeToUnsignedChar()
+    image.Update()
+    return vtk_to_numpy(image.GetOutput().GetPointData().GetScalars()).reshape(grid.shape).copy(), grid
