@@ -45,6 +45,16 @@ class Space(enum.Enum):
         return self.value
 
 
+class Format(enum.Enum):
+    STL = "stl"
+    OBJ = "obj"
+    PLY = "ply"
+    VTP = "vtp"
+
+    def label(self):
+        return self.name
+
+
 @parameterNodeWrapper
 class FemurSegParameterNode:
     """What the user has chosen; saved with the scene. `marginMm` 0: what the network was trained with."""
@@ -57,5 +67,6 @@ class FemurSegParameterNode:
     smoothing: Annotated[float, WithinRange(0, 1)] = 0.5
     folder: pathlib.Path = pathlib.Path.home()
     caseName: str = ""
+    format: Format = Format.STL
     space: Space = Space.LPS
     decimation: Annotated[float, WithinRange(0, 0.9)] = 0.0

@@ -8,14 +8,14 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleTest
 
 from FemurSegLib.errors import FemurSegError
 from FemurSegLib.scene import packages
-from FemurSegLib.scene.export import export_stl
+from FemurSegLib.scene.export import export_surfaces
 from FemurSegLib.scene.nodes import VIEWS, latest_run
 
 from .sample import SAMPLE_CT
 
 
 class FemurSegTest(ScriptedLoadableModuleTest):
-    """For Slicer's "Reload and Test" and for ctest: the panel, clicked."""
+    """The panel, clicked."""
 
     RUN_S = 1800
 
@@ -25,7 +25,11 @@ class FemurSegTest(ScriptedLoadableModuleTest):
         self.panel.enter()
 
     def runTest(self):
-        for test in (self.test_whatIsNoCtIsRefused, self.test_sampleIsSegmentedAndUndone):
+        for test in (
+            self.test_whatIsNoCtIsRefused,
+            self.test_stopLeavesTheSceneAsItWas,
+            self.test_sampleIsSegmentedAndUndone,
+        ):
             self.setUp()
             test()
         self.delayDisplay("Test passed")
@@ -37,17 +41,21 @@ class FemurSegTest(ScriptedLoadableModuleTest):
         with self.assertRaises(FemurSegError):
             self.panel.logic.start(empty)
 
-    def test_sampleIsSegmentedAndUndone(self):
-        if packages.missing():
-            self.delayDisplay("FemurSeg's Python packages are not installed, so nothing was segmented.")
-            self.skipTest("FemurSeg's Python packages are not installed.")
-        ct = slicer.util.loadVolume(str(SAMPLE_CT))
-        self.panel.initializeParameterNode()
+    def test_stopLeavesTheSceneAsItWas(self):
+        self.loadSample()
         nodes = slicer.mrmlScene.GetNumberOfNodes()
         self.panel.ui.segmentButton.click()
-        end = time.monotonic() + self.RUN_S
-        while self.panel.running and time.monotonic() < end:
-            slicer.app.processEvents()
+        self.assertTrue(self.panel.running, self.panel.ui.messageLabel.text)
+        self.panel.ui.stopButton.click()
+        self.waitUntilDone()
+        self.assertIsNone(latest_run())
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+
+    def test_sampleIsSegmentedAndUndone(self):
+        ct = self.loadSample()
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        self.panel.ui.segmentButton.click()
+        self.waitUntilDone()
         run = latest_run()
         self.assertIsNotNone(run, self.panel.ui.messageLabel.text)
         self.assertIs(run.volume, ct)
@@ -57,6 +65,20 @@ class FemurSegTest(ScriptedLoadableModuleTest):
         self.assertEqual(run.table.GetNumberOfRows(), 2)
         self.assertEqual(set(run.radiographs), set(VIEWS))
         with tempfile.TemporaryDirectory() as folder:
-            self.assertEqual(len(export_stl(run, folder)), len(femurs))
+            self.assertEqual(len(export_surfaces(run, folder)), len(femurs))
         self.panel.ui.undoButton.click()
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+
+    def loadSample(self):
+        if packages.missing():
+            self.delayDisplay("FemurSeg's Python packages are not installed, so nothing was segmented.")
+            self.skipTest("FemurSeg's Python packages are not installed.")
+        ct = slicer.util.loadVolume(str(SAMPLE_CT))
+        self.panel.initializeParameterNode()
+        return ct
+
+    def waitUntilDone(self):
+        end = time.monotonic() + self.RUN_S
+        while self.panel.running and time.monotonic() < end:
+            slicer.app.processEvents()
+        self.assertFalse(self.panel.running)

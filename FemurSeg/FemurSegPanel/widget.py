@@ -13,7 +13,7 @@ from slicer.util import VTKObservationMixin
 
 from FemurSegLib.errors import CancelledError, FemurSegError, InputError
 from FemurSegLib.scene import packages
-from FemurSegLib.scene.export import StlOptions, export_stl, save_training_case
+from FemurSegLib.scene.export import SurfaceOptions, export_surfaces, save_training_case
 from FemurSegLib.scene.nodes import run_of
 from FemurSegLib.scene.run import Options
 
@@ -101,6 +101,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if parameterNode:
             self._guiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
+            self.showFormat()
 
     def onSceneStartClose(self, caller, event):
         self.results.stop()
@@ -120,6 +121,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._refresh.start()
 
     def onParametersModified(self, caller, event):
+        self.showFormat()
         if self.runToShow() != self._run:  # another CT was chosen
             self.showMessage("")
             self.showRun()
@@ -250,8 +252,8 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onExport(self, checked=False):
         p = self._parameterNode
         with self.errorsShown():
-            options = StlOptions(smoothing=p.smoothing, decimation=p.decimation, space=p.space.value)
-            self.showSaved(export_stl(self.currentRun(), p.folder, p.caseName, options))
+            options = SurfaceOptions(p.smoothing, p.decimation, p.space.value, p.format.value)
+            self.showSaved(export_surfaces(self.currentRun(), p.folder, p.caseName, options))
 
     def onTraining(self, checked=False):
         p = self._parameterNode
@@ -266,6 +268,9 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showRun(self):
         self._run = self.runToShow()
         self.results.show(self._run)
+
+    def showFormat(self):
+        self.ui.exportButton.text = _("Export {format}").format(format=self._parameterNode.format.name)
 
     def showSaved(self, paths):
         names = ", ".join(path.name for path in paths)

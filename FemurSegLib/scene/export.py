@@ -1,8 +1,7 @@
-"""Files from the segments as they are now, corrected: STL for planning, NIfTI pairs for training."""
+"""Files from the segments as they are now, corrected: surfaces for planning, NIfTI pairs for training."""
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,43 +14,49 @@ import vtk
 from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.scene.volume_file import write_ct, write_image
 from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
+from FemurSegLib.surfaces.files import FORMATS, write_surface
 
 SPACES = ("LPS", "RAS")
 
 
 @dataclass(frozen=True)
-class StlOptions:
-    """How a surface is made. Raises InputError.
+class SurfaceOptions:
+    """How a surface is made and written. Raises InputError.
 
     `smoothing`: 0 (the steps of the voxels) to 1. `decimation`: part of the triangles to take away, 0 to 0.9.
-    `space`: axes of the coordinates, millimetres; LPS is what DICOM and most planning programs use.
+    `space`: axes of the coordinates, millimetres; LPS is what DICOM and most planning programs use. `format`: one
+    of `surfaces.files.FORMATS`.
     """
 
     smoothing: float = 0.5
     decimation: float = 0.0
     space: str = "LPS"
+    format: str = "stl"
 
     def __post_init__(self):
-        if not (0 <= self.smoothing <= 1 and 0 <= self.decimation <= 0.9 and self.space in SPACES):
+        known = self.space in SPACES and self.format in FORMATS
+        if not (0 <= self.smoothing <= 1 and 0 <= self.decimation <= 0.9 and known):
             raise InputError(f"These settings of the surface cannot be used: {self}.", "Use the default values.")
 
 
-def export_stl(run, folder, case="", options=None) -> list[Path]:
+def export_surfaces(run, folder, case="", options=None) -> list[Path]:
     """Write CASE_right_femur.stl and CASE_left_femur.stl; `case` is the CT's name if not given.
 
     All surfaces are made and checked to be closed before the first file is written. Raises InputError and
     OutputError.
     """
-    options = options or StlOptions()
+    options = options or SurfaceOptions()
     case = case_name(case or (run.volume.GetName() if run.volume else "femurs"))
     surfaces = {
         side: closed_surface(run.segmentation, segment, options) for side, segment in _segments(run).items()
     }
-    paths = []
-    for side, surface in surfaces.items():
-        paths.append(Path(folder) / f"{case}_{side}.stl")
-        _write_stl(paths[-1], surface, f"{case} {side} mm SPACE={options.space}")
-    return paths
+    _make(folder)
+    return [
+        write_surface(
+            Path(folder) / f"{case}_{side}.{options.format}", surface, f"{case} {side}", space=options.space
+        )
+        for side, surface in surfaces.items()
+    ]
 
 
 def save_training_case(run, folder, case="") -> tuple[Path, Path]:
@@ -78,7 +83,7 @@ def save_training_case(run, folder, case="") -> tuple[Path, Path]:
     return ct, femurs
 
 
-def closed_surface(segmentation, segment: str, options: StlOptions) -> vtk.vtkPolyData:
+def closed_surface(segmentation, segment: str, options: SurfaceOptions) -> vtk.vtkPolyData:
     """The surface of one segment in world millimetres (RAS or LPS), closed and with its normals outward.
 
     Raises InputError if there is none that is closed.
@@ -154,26 +159,6 @@ def _segments(run) -> dict[str, str]:
     if not found:
         raise InputError("There is no segmented femur.", "Run the segmentation first.")
     return found
-
-
-def _write_stl(path: Path, surface, header: str) -> None:
-    """Binary STL; a file appears whole or not at all."""
-    _make(path.parent)
-    partial = path.with_name(path.name + ".partial")
-    writer = vtk.vtkSTLWriter()
-    writer.SetInputData(surface)
-    writer.SetFileTypeToBinary()
-    writer.SetHeader(header.encode("ascii", "replace").decode()[:79])
-    writer.SetFileName(str(partial))
-    try:
-        if not writer.Write() or partial.stat().st_size != 84 + 50 * surface.GetNumberOfPolys():
-            raise OSError("not all of it was written")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} could not be written ({error}).", "Check the folder and the free space."
-        ) from error
 
 
 def _make(folder) -> None:

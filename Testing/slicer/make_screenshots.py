@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE)]
 
+import numpy as np  # noqa: E402
 from harness.application import Application  # noqa: E402
 from harness.views import picture_3d, picture_slice  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -21,7 +22,6 @@ from PIL import Image  # noqa: E402
 from FemurSegLib.scene.nodes import latest_run  # noqa: E402
 
 PANEL = (460, 860)
-HEIGHT = PANEL[1]
 
 
 def main() -> None:
@@ -34,22 +34,19 @@ def main() -> None:
         application.load_volume(arguments.ct)
         panel = application.open("FemurSeg", ROOT / "FemurSeg/FemurSeg.py")
         application.window.resize(*PANEL)
-        application.picture(out / "1-choose.png")
+        crop(application.picture(out / "1-choose.png"))
         application.click(panel.ui.segmentButton)
         application.until(lambda: panel.ui.progressBar.value >= 20 or not panel.running, 1800)
-        application.picture(out / "2-running.png")
+        crop(application.picture(out / "2-running.png"))
         application.until(lambda: not panel.running, 1800)
         run = latest_run()
         if run is None:
             raise SystemExit(panel.ui.messageLabel.text)
-        application.picture(out / "3-result.png")
-        views(application, folder, run)
-        beside(out / "result.png", out / "3-result.png", *(f"{folder}/{name}.png" for name in ("3d", "slices")))
+        crop(application.picture(out / "3-result.png"))
+        everything(application, out / "result.png", run)
 
         application.click(panel.ui.boxesButton)
-        application.picture(f"{folder}/panel.png")
-        views(application, folder, run)
-        beside(out / "4-boxes.png", f"{folder}/panel.png", f"{folder}/3d.png", f"{folder}/slices.png")
+        everything(application, out / "4-boxes.png", run)
         application.click(panel.ui.boxesButton)
 
         panel.ui.saveCollapsibleButton.collapsed = True
@@ -58,9 +55,7 @@ def main() -> None:
         run.segmentation.GetDisplayNode().SetOpacity3D(0.35)
         for roi in (*run.rois.values(), *run.boxes.values()):
             roi.GetDisplayNode().SetVisibility(False)
-        application.picture(f"{folder}/panel.png")
-        views(application, folder, run)
-        beside(out / "5-measurements.png", f"{folder}/panel.png", f"{folder}/3d.png", f"{folder}/slices.png")
+        everything(application, out / "5-measurements.png", run)
         application.click(panel.ui.landmarksButton)
         panel.ui.anatomyCollapsibleButton.collapsed = True
 
@@ -68,30 +63,31 @@ def main() -> None:
         panel.ui.folderButton.directory = f"{folder}/planning"
         application.click(panel.ui.exportButton)
         panel.ui.advancedCollapsibleButton.collapsed = False
-        application.picture(out / "6-save.png")
+        crop(application.picture(out / "6-save.png"))
 
 
-def views(application, folder, run) -> None:
-    """3d.png, and slices.png: a coronal view above an axial one; through the middle of a box."""
+def everything(application, path, run) -> None:
+    """The panel, the 3D view, and a coronal above an axial slice through the middle of a box, side by side."""
+    application.picture(path)
+    panel = Image.open(path).convert("RGB")
+    half, height = panel.height // 2, panel.height
+    page = Image.new("RGB", (panel.width + 2 * half, height))
+    page.paste(panel, (0, 0))
     center = next(iter(run.rois.values())).GetCenterWorld()
-    half = HEIGHT // 2
-    picture_3d(application.parts, f"{folder}/3d.png", (half, HEIGHT))
-    page = Image.new("RGB", (half, HEIGHT))
+    picture_3d(application.parts, path, (half, height), zoom=1.8)
+    page.paste(Image.open(path).convert("RGB"), (panel.width, 0))
     for row, view in enumerate(("Coronal", "Axial")):
-        picture_slice(application.parts, f"{folder}/{view}.png", run.volume, view, center, (half, half))
-        page.paste(Image.open(f"{folder}/{view}.png").convert("RGB"), (0, row * half))
-    page.save(f"{folder}/slices.png")
-
-
-def beside(path, *pictures) -> None:
-    """Pictures from left to right in one."""
-    pictures = [Image.open(picture).convert("RGB") for picture in pictures]
-    page = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), "white")
-    left = 0
-    for picture in pictures:
-        page.paste(picture, (left, 0))
-        left += picture.width
+        picture_slice(application.parts, path, run.volume, view, center, (half, half))
+        page.paste(Image.open(path).convert("RGB"), (panel.width + half, row * half))
     page.save(path, optimize=True)
+
+
+def crop(path, margin=12) -> None:
+    """Cut off what is empty below the last widget."""
+    picture = Image.open(path).convert("RGB")
+    rows = np.asarray(picture).std(axis=(1, 2))
+    last = int(np.flatnonzero(rows > 1)[-1])
+    picture.crop((0, 0, picture.width, min(last + margin, picture.height))).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -310,6 +310,19 @@ def test_stl_files_are_closed_and_hold_the_volume_of_the_segments(panel, tmp_pat
         assert mass.GetVolume() / 1000 == pytest.approx(expected, rel=0.02)
 
 
+def test_another_format_is_a_choice_and_on_the_button(panel, tmp_path):
+    panel.segment()
+    assert panel.ui.exportButton.text == "Export STL"
+    panel.ui.folderButton.directory = str(tmp_path / "files")
+    panel.ui.formatBox.currentIndex = 2
+    assert panel.ui.exportButton.text == "Export PLY"
+    panel.click("export")
+    assert sorted(path.name for path in (tmp_path / "files").iterdir()) == [
+        "CT_left_femur.ply",
+        "CT_right_femur.ply",
+    ]
+
+
 def test_a_training_case_is_saved(panel, tmp_path):
     panel.segment()
     panel.ui.folderButton.directory = str(tmp_path / "cases")
@@ -467,7 +480,7 @@ def sample(panel, tmp_path, monkeypatch):
 def test_the_modules_own_test_passes(panel, sample):
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(sys.modules["FemurSeg"].FemurSegTest).run(result)
-    assert result.testsRun == 2 and result.wasSuccessful() and not result.skipped, result.failures
+    assert result.testsRun == 3 and result.wasSuccessful() and not result.skipped, result.failures
     sys.modules["FemurSeg"].FemurSegTest().runTest()
 
 

@@ -269,6 +269,7 @@ class Application:
 
     def click(self, button):
         """Press a button with the mouse, as a user would: it must be visible and enabled."""
+        self.qapplication.processEvents()  # the panel as it is drawn
         assert button.isVisible(), f"{button.name} is not visible"
         assert button.isEnabled(), f"{button.name} is not enabled"
         QtTest.QTest.mouseClick(button, QtCore.Qt.LeftButton)

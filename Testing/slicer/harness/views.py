@@ -51,12 +51,12 @@ class View:
         self.window.Finalize()
 
 
-def picture_3d(parts, path, size=(700, 700)):
-    """The 3D view from the front, slightly from the patient's left and above."""
+def picture_3d(parts, path, size=(700, 700), zoom=1.0):
+    """The 3D view from the front, slightly from the patient's left and above; zoom 1 shows all there is."""
     logic = slicer.vtkMRMLViewLogic()
     logic.SetMRMLApplicationLogic(parts.application)
     logic.SetMRMLScene(parts.scene)
-    node = logic.AddViewNode("1")
+    node = logic.AddViewNode(parts.scene.GetUniqueNameByString("View"))
     node.SetBoxVisible(False)
     node.SetAxisLabelsVisible(False)
     node.SetBackgroundColor(0.75, 0.77, 0.91)
@@ -68,6 +68,7 @@ def picture_3d(parts, path, size=(700, 700)):
     camera.SetViewUp(0, 0, 1)
     view.window.Render()
     view.renderer.ResetCamera()
+    camera.Zoom(zoom)
     view.renderer.ResetCameraClippingRange()
     view.save(path)
 
@@ -78,7 +79,7 @@ def picture_slice(parts, path, volume, orientation="Coronal", at_ras=None, size=
     logic = slicer.vtkMRMLSliceLogic()
     logic.SetMRMLApplicationLogic(parts.application)
     logic.SetMRMLScene(parts.scene)
-    node = logic.AddSliceNode({"Coronal": "Green", "Axial": "Red"}[orientation])
+    node = logic.AddSliceNode(parts.scene.GetUniqueNameByString(orientation))
     parts.slices.AddItem(logic)
     node.SetOrientation(orientation)
     logic.GetSliceCompositeNode().SetBackgroundVolumeID(volume.GetID())
