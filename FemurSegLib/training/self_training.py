@@ -195,15 +195,14 @@ def agree(ct: Volume, runs: list[Probabilities]) -> PseudoLabel:
         bone, _ = ndimage.label(_bone(ct.voxels[k]))
         joined = np.isin(bone, np.unique(bone[labels[k] > 0])) & (bone > 0)
         labels[k][joined & (labels[k] == 0)] = UNDECIDED_LABEL
+    for section in labels:
+        section[ndimage.binary_fill_holes(section > 0) & (section == 0)] = UNDECIDED_LABEL
     return out
 
 
 def _leave_borders_open(labels: np.ndarray, ct: Volume) -> None:
-    """Marks as undecided, in place, what `agree` says of holes, crumbs, other bones and small pieces."""
+    """Marks as undecided, in place, what `agree` says of crumbs, other bones and small pieces."""
     spacing = ct.grid.spacing_mm[::-1]
-    for k in range(len(labels)):
-        hole = ndimage.binary_fill_holes(labels[k] > 0) & (labels[k] == 0)
-        labels[k][hole] = UNDECIDED_LABEL
     away = ndimage.distance_transform_edt(labels == 0, sampling=spacing)
     # Three voxels wide, since a ring of half-filled voxels around the cortex is no bone of its own.
     rest = ndimage.binary_opening(ct.voxels > BONE_HU, np.ones((1, 3, 3))) & (labels == 0)
