@@ -18,7 +18,7 @@ def slice_probability(network, image: torch.Tensor, slices: int, step: int = 1, 
     multiple = network.recipe.size_multiple
     window = (slices, *(-(-n // multiple) * multiple for n in image.shape[1:]))
     # MONAI moves on by the whole part of window * (1 - overlap).
-    overlap = (1 - (min(step, slices) + 0.5) / slices, 0.0, 0.0)
+    overlap = (max(0.0, 1 - (step + 0.5) / slices), 0.0, 0.0)
     network = network.to(device).eval()
     with torch.inference_mode():
         logits = sliding_window_inference(

@@ -64,6 +64,7 @@ def arguments(tmp_path, cache, monkeypatch):
     )
     options = "--train-people toy-a --people toy-b --train-phantoms 1 --phantoms 2 --spacing 6 6 8 --device cpu "
     options += "--field-of-view femora --steps 2 --batch 1 --largest-patch 16 --slice-step 8 --memory-gb 1"
+    options += " --look-minutes 1e-6"
     places = ["--shapes", str(tmp_path), "--cache", str(cache), "--out", str(tmp_path / "out")]
     return ["evaluate", *places, *options.split(), "--compare"]
 
@@ -79,9 +80,12 @@ def test_entrants_are_measured_side_by_side_and_beside_the_papers(arguments, tmp
         assert row["train_seconds"] > 0 and row["inference_seconds"] > 0
         assert row["parameters"] == 1 and row["count"] == len(row["cases"]) >= 2
         assert row["dice"] == pytest.approx(np.mean([case["dice"] for case in row["cases"]]))
+        assert row["looks"][-1] == [row["train_seconds"], row["dice"]]
         assert 0.1 < row["dice"] < 1 and row["volume_rmse"] >= row["volume_mae"] > 0
         line = next(line for line in printed.splitlines() if line.split()[:1] == [row["entrant"]] and "^3" in line)
         assert f"{row['dice']:.4f}" in line and f"{row['volume_mae']:.2f}" in line
+    assert [len(row["looks"]) for row in rows] == [2, 2, 2, 1]  # after each step; of two rounds, in the second
+    assert "Training until Dice" in printed and "(full): two-stage " in printed
     assert all(math.isfinite(row["area_re"]) for row in rows[2:]) and "area_re" not in rows[0]
     for words in (*(paper["entrant"] for paper in PAPERS), *COLUMNS.values()):
         assert words in printed
@@ -149,6 +153,7 @@ def test_errors_are_those_of_the_papers():
     assert off["r2"] == pytest.approx(1 - 14 / 200) and off["re"] == pytest.approx(10)
     assert (off["re_low"], off["re_high"]) == pytest.approx((-10, 10))
     assert math.isnan(errors([1.0, 2.0], [3.0, 3.0])["r2"])
+    assert errors([1.0, 11.0], [0.0, 10.0])["re"] == pytest.approx(10)  # a CT without femur has no relative error
 
 
 def test_patches_are_the_papers_unless_they_are_to_be_smaller():

@@ -19,14 +19,21 @@ def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     option = group.add_argument
     option("--compare", nargs="*", metavar="NAME", help=f"all, or some of: {', '.join(ENTRANTS)}")
     option("--train-people", type=names, metavar="NAMES", help="default: all real ones, but those held out")
-    option("--train-phantoms", type=int, default=12, metavar="N", help="to train on; default: 12")
-    option("--steps", type=int, default=2000, metavar="N", help="of each training; default: 2000")
-    option("--minutes", type=float, default=math.inf, metavar="X", help="of each training; default: no limit")
-    option("--batch", type=int, default=2, metavar="N", help="patches a step; default: 2")
+    option("--train-phantoms", type=_count, default=12, metavar="N", help="to train on; default: 12")
+    option("--steps", type=_count, default=2000, metavar="N", help="of each training; default: 2000")
+    option("--minutes", type=_minutes, default=math.inf, metavar="X", help="of each training; default: no limit")
     option(
-        "--largest-patch", type=int, default=512, metavar="N", help="voxels a side; default: the papers' patches"
+        "--look-minutes",
+        type=_minutes,
+        default=math.inf,
+        metavar="X",
+        help="of training between looks at the Dice; default: at the end only",
     )
-    option("--slice-step", type=int, default=1, metavar="N", help="slices a window moves on by; default: 1")
+    option("--batch", type=_count, default=2, metavar="N", help="patches a step; default: 2")
+    option(
+        "--largest-patch", type=_count, default=512, metavar="N", help="voxels a side; default: the papers' patches"
+    )
+    option("--slice-step", type=_count, default=1, metavar="N", help="slices a window moves on by; default: 1")
     option("--memory-gb", type=float, default=16, metavar="X", help="that the largest patch must fit; default: 16")
 
 
@@ -54,6 +61,7 @@ def run_comparison(args: argparse.Namespace) -> int:
         seed=args.seed,
         steps=args.steps,
         minutes=args.minutes,
+        look_minutes=args.look_minutes,
         batch=args.batch,
         largest_patch=args.largest_patch,
         slice_step=args.slice_step,
@@ -70,6 +78,18 @@ def run_comparison(args: argparse.Namespace) -> int:
             write_comparison(args.out, rows, comparison)
             print(f"\nWritten to {args.out}")
     return 0
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than one")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"{text} is no time")
+    return float(text)
 
 
 def _device(name: str) -> str:

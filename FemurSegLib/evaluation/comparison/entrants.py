@@ -57,9 +57,10 @@ class Comparison:
 
     out: folder of all that is made. shapes, cache: of the bones. spacing_mm: (i, j, k) of the whole CTs; the crops
     have its i and j. seed: of the first test phantom. steps, minutes: of the training of each entrant, whichever
-    ends first. batch: patches a step. largest_patch: no side of a patch is longer; the papers' patches otherwise.
-    slice_step: by how many slices a window moves on (1 in the papers). memory_gb: see footprint.py; 16 is that of
-    the GPU of Xie 2025.
+    ends first. look_minutes: the test cases are also run each time so much training is done, to see how fast an
+    entrant learns; nothing is chosen by it. batch: patches a step. largest_patch: no side of a patch is longer; the
+    papers' patches otherwise. slice_step: by how many slices a window moves on (1 in the papers). memory_gb: see
+    footprint.py; 16 is that of the GPU of Xie 2025.
     """
 
     out: Path
@@ -74,6 +75,7 @@ class Comparison:
     seed: int = 1000
     steps: int = 2000
     minutes: float = math.inf
+    look_minutes: float = math.inf
     batch: int = 2
     largest_patch: int = 512
     slice_step: int = 1

@@ -58,23 +58,19 @@ def _check_settings(comparison: Comparison) -> None:
 
 def _row(comparison: Comparison, entrant: Entrant, report) -> dict:
     from FemurSegLib.evaluation.comparison.footprint import largest_patch, parameters
-    from FemurSegLib.evaluation.comparison.material import held_out_cases
-    from FemurSegLib.evaluation.comparison.training import train
+    from FemurSegLib.evaluation.comparison.training import load, train
 
     kept = comparison.out / entrant.name / "result.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
-    trained = train(comparison, entrant, report)
-    cases = []
-    for name, ct, labels in held_out_cases(comparison, entrant.cases):
-        begun = time.perf_counter()
-        mask, field, threshold = _predict(comparison, entrant, trained.network, ct)
-        seconds = time.perf_counter() - begun
-        scores = score(mask, labels)
-        if entrant.mode == "slices":
-            scores |= _surfaces(entrant, mask, field, threshold, labels)
-        cases.append({"case": name, "seconds": round(seconds, 3)} | scores)
-        report(f"{entrant.name}  {name}  Dice {scores['dice']:.4f}  {seconds:.1f} s")
+    seen = kept.with_name("looks.json")
+    looks = json.loads(seen.read_text(encoding="utf-8")) if seen.exists() else []
+    for trained in train(comparison, entrant, report):
+        network = load(comparison, entrant, trained.weights)
+        cases = _run(comparison, entrant, network, report)
+        looks = [look for look in looks if look[0] < trained.seconds]
+        looks.append([trained.seconds, float(np.mean([case["dice"] for case in cases]))])
+        write_json(seen, looks)
     row = {
         "entrant": entrant.name,
         "network": entrant.network,
@@ -82,17 +78,35 @@ def _row(comparison: Comparison, entrant: Entrant, report) -> dict:
         "on": entrant.cases,
         "loss": entrant.loss,
         "annotated": entrant.annotated,
-        "patch": list(trained.patch),
-        "parameters": parameters(trained.network),
-        "file_mb": parameters(trained.network) * 4 / 1e6,
+        "patch": list(comparison.patch(entrant)),
+        "parameters": parameters(network),
+        "file_mb": parameters(network) * 4 / 1e6,
         "largest_patch": largest_patch(entrant.network, comparison.memory_gb),
         "steps": trained.steps,
         "train_seconds": trained.seconds,
         **summarize(cases),
+        "looks": looks,
         "cases": cases,
     }
     write_json(kept, row)
     return row
+
+
+def _run(comparison: Comparison, entrant: Entrant, network, report) -> list[dict]:
+    """A dict for each test case."""
+    from FemurSegLib.evaluation.comparison.material import held_out_cases
+
+    cases = []
+    for name, ct, labels in held_out_cases(comparison, entrant.cases):
+        begun = time.perf_counter()
+        mask, field, threshold = _predict(comparison, entrant, network, ct)
+        seconds = time.perf_counter() - begun
+        scores = score(mask, labels)
+        if entrant.mode == "slices":
+            scores |= _surfaces(entrant, mask, field, threshold, labels)
+        cases.append({"case": name, "seconds": round(seconds, 3)} | scores)
+        report(f"{entrant.name}  {name}  Dice {scores['dice']:.4f}  {seconds:.1f} s")
+    return cases
 
 
 def _predict(comparison: Comparison, entrant: Entrant, network, ct):
@@ -169,19 +183,19 @@ def errors(measured, reference) -> dict[str, float]:
     """How far measurements are from references, as Zhao, section 2.5, and Deng 2022, Eq. 6 to 8, report it.
 
     r2: of determination, nan where the references do not differ. rmse, mae: in their unit. re, re_low, re_high:
-    relative error in percent of the reference: the mean of its size, the lowest and the highest.
+    relative error in percent of the references that are not 0: the mean of its size, the lowest and the highest.
     """
     measured, reference = np.asarray(measured, float), np.asarray(reference, float)
     off = measured - reference
     spread = float(((reference - reference.mean()) ** 2).sum())
-    relative = 100 * off / reference
+    relative = 100 * off[reference > 0] / reference[reference > 0]
     return {
         "r2": 1 - float((off**2).sum()) / spread if spread > 0 else math.nan,
         "rmse": float(np.sqrt((off**2).mean())),
         "mae": float(np.abs(off).mean()),
-        "re": float(np.abs(relative).mean()),
-        "re_low": float(relative.min()),
-        "re_high": float(relative.max()),
+        "re": float(np.abs(relative).mean()) if len(relative) else math.nan,
+        "re_low": float(relative.min()) if len(relative) else math.nan,
+        "re_high": float(relative.max()) if len(relative) else math.nan,
     }
 
 

@@ -67,10 +67,12 @@ def comparison_table(rows: list[dict], comparison: Comparison) -> str:
         f"Trained on {c.train_phantoms} phantoms for {c.steps} steps of {c.batch} patches (sides of at most "
         f"{c.largest_patch} voxels){limit}, on {c.device}; run on {c.test_phantoms} phantoms of people left out: "
         f"{', '.join(c.test_people)}. A phantom gives two crops of 3 mm and of 1 mm.",
+        "Each with the loss and the learning rate of its paper, where that gives them.",
         f"Largest patch: cube that can be trained on in {c.memory_gb:g} GB, counted. File: in single precision.",
         "A small budget says how the entrants begin, not how they end. The papers' rows are of other people, "
         "scanners and computers.",
     ]
+    notes += _speed(rows)
     if missed := [f"{row['entrant']} {row['missed']} of {row['count']}" for row in rows if row["missed"]]:
         notes.append(f"Nothing was found in: {', '.join(missed)}; left out of the distances, Dice 0.")
     return "\n".join([lines[0], rule, *lines[1 : len(rows) + 1], rule, *lines[len(rows) + 1 :], "", *notes])
@@ -100,3 +102,16 @@ def _cell(row: dict, key: str) -> str:
     text = f"{value:.{DIGITS.get(key, 0)}f}"
     deviation = row.get("dice_sd") if key == "dice" else None
     return text if deviation is None or math.isnan(deviation) else f"{text}+-{deviation:.4f}"
+
+
+def _speed(rows: list[dict]) -> list[str]:
+    """How long those that ran on the same cases trained until each was as good as the worst of them became."""
+    lines = []
+    for on in dict.fromkeys(row["on"] for row in rows):
+        same = [row for row in rows if row["on"] == on]
+        if len(same) > 1 and any(len(row["looks"]) > 1 for row in same):
+            goal = min(max(dice for _, dice in row["looks"]) for row in same)
+            when = {row["entrant"]: next(s for s, dice in row["looks"] if dice >= goal) for row in same}
+            told = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in when.items())
+            lines.append(f"Training until Dice {goal:.4f} ({on}): {told}.")
+    return lines
