@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,7 @@ def load_batches(mixture, batches: Iterable[list[int]], workers: int, device) ->
             num_workers=workers,
             prefetch_factor=4,
             pin_memory=device.type == "cuda",
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_worker,
         )
     elif device.type == "cuda":
         loader = load_in_threads(mixture, batches, PAINTERS, device)
@@ -104,5 +105,8 @@ def _load(mixture, numbers: list[int]):
     return default_collate([mixture[number] for number in numbers])
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(number: int) -> None:
+    """One core, and Ctrl-C is the training's affair: it ends its workers."""
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -133,6 +133,9 @@ class _Training:
             self._save()
             return
         validation = self._validation()
+        if validation:
+            who = f"{len(s.held_people)} people as phantoms and {len(s.held_cases)} CTs"
+            self.report(f"Validated every {s.validate_every} steps on {who}.")
         losses, begun, tick = [], time.monotonic(), time.monotonic()
         try:
             for image, label in self._batches():
@@ -140,10 +143,11 @@ class _Training:
                 if self.step % REPORT_EVERY == 0:
                     self._tell(losses, time.monotonic() - tick)
                     losses, tick = [], time.monotonic()
-                if validation and (self.step % s.validate_every == 0 or self.step == s.steps):
+                is_validated = validation and (self.step % s.validate_every == 0 or self.step == s.steps)
+                if is_validated:
                     self._validate(validation)
                     tick = time.monotonic()
-                if self.step % s.save_every == 0:
+                if is_validated or self.step % s.save_every == 0:
                     self._save()
                 if self._is_over() or self._time_is_up(begun):
                     break

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import cv2
 import pytest
@@ -9,6 +10,8 @@ from tiny_network import tiny_network
 from toy_person import toy_person
 
 from FemurSegLib import command, models
+from FemurSegLib.training import segmenter
+from FemurSegLib.training.checkpoint import read_checkpoint
 from FemurSegLib.training.curves import draw_detector_curve, draw_segmenter_curve
 from FemurSegLib.volume import Volume, write_volume
 
@@ -27,7 +30,7 @@ def cases(tmp_path):
 
 
 def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("FemurSegLib.training.segmenter.build_network", tiny_network)
+    monkeypatch.setattr(segmenter, "build_network", tiny_network)
     out, folder = tmp_path / "run", tmp_path / "models"
     arguments = ["train", "segmenter", "--out", str(out), "--cases", cases, "--hold-out", "B", *TINY]
     assert command.main([*arguments, "--export", str(folder)]) == 0
@@ -55,9 +58,26 @@ def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path
     )  # there is nothing left to do
 
 
-def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
-    from FemurSegLib.training import segmenter
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_stopped_says_so_and_is_kept_whole(cases, tmp_path, capfd, monkeypatch, number):
+    monkeypatch.setattr(segmenter, "build_network", tiny_network)
+    average, steps = segmenter.average, []
 
+    def stopped(*arguments):  # in the middle of the third step
+        steps.append(len(steps) + 1)
+        if len(steps) == 3:
+            signal.raise_signal(number)
+        average(*arguments)
+
+    monkeypatch.setattr(segmenter, "average", stopped)
+    arguments = ["train", "segmenter", "--out", str(tmp_path / "run"), "--cases", cases, "--hold-out", "B", *TINY]
+    assert command.main([*arguments, "--workers", "1"]) == 130
+    assert "goes on from the last checkpoint" in capfd.readouterr().err
+    assert read_checkpoint(tmp_path / "run")["step"] == 3
+    assert command.main(arguments) == 0 and read_checkpoint(tmp_path / "run")["step"] == 20
+
+
+def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr(
         segmenter, "train_segmenter", lambda settings, report: given.append(settings) or tmp_path
@@ -78,8 +98,6 @@ def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
 
 
 def test_a_case_of_a_person_who_is_held_out_by_default_is_held_out_too(cases, monkeypatch, tmp_path):
-    from FemurSegLib.training import segmenter
-
     monkeypatch.setattr(segmenter, "train_segmenter", lambda settings, report: tmp_path)
     rows = [
         {"ct": f"{cases}/{name}_CT.nii.gz", "labels": f"{cases}/{name}_femurs.nii.gz", "person": person}
@@ -142,7 +160,7 @@ def test_the_curve_of_a_detector_is_drawn(tmp_path):
 
 def test_a_phantom_of_the_toy_person_is_a_training_case(monkeypatch, tmp_path):
     """What `femurseg phantom` writes, `femurseg train` reads."""
-    monkeypatch.setattr("FemurSegLib.training.segmenter.build_network", tiny_network)
+    monkeypatch.setattr(segmenter, "build_network", tiny_network)
     person = toy_person()
     monkeypatch.setattr("FemurSegLib.phantom.shapes.load_person", lambda shapes, name, cache=None: person)
     options = "--shapes none --people toy --field-of-view knees --spacing 4 4 4 --device cpu"
