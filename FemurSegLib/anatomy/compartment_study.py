@@ -117,6 +117,7 @@ def evaluate(example: Example, way: str, network, seed: int = 0) -> dict[str, fl
     inside = found.labels == COMPARTMENT_LABELS[example.side, INSIDE]
     cortex = found.labels == COMPARTMENT_LABELS[example.side, CORTICAL]
     distance = surface_distance(inside, truth, grid.spacing_mm)
+    periosteal = surface_distance(labels > 0, example.labels > 0, grid.spacing_mm)
     voxel_ml = float(np.prod(grid.spacing_mm)) / 1000
     bone = Bone.of_surface(surface_of(example.labels, grid, LABELS[example.side]), example.side)
     femur = found.femurs[example.side]
@@ -136,19 +137,23 @@ def evaluate(example: Example, way: str, network, seed: int = 0) -> dict[str, fl
         "true_cortex_ml": ((example.labels > 0) & ~truth).sum() * voxel_ml,
         "thickness_bias_mm": float(error.mean()),
         "thickness_error_mm": float(np.abs(error).mean()),
+        "mask_dice": overlap(labels > 0, example.labels > 0).dice,
+        "mask_mean_mm": periosteal.mean_mm,
     }
 
 
 def rough_mask(example: Example, seed: int) -> np.ndarray:
     """The labels with a surface that is wrong as that of a prediction."""
     import torch
-    from scipy.ndimage import distance_transform_edt
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
 
     from FemurSegLib.training.compartments import roughened
 
     femur, spacing = example.labels > 0, example.ct.grid.spacing_mm[::-1]
     distance = distance_transform_edt(~femur, spacing) - distance_transform_edt(femur, spacing)
-    rough = roughened(torch.from_numpy(distance.astype(np.float32)), np.random.default_rng(seed), 1.0)
+    distance = gaussian_filter(distance, 1.0)  # it jumps by two voxels at the surface
+    rng = np.random.default_rng([seed, len(example.name), *example.labels.shape])
+    rough = roughened(torch.from_numpy(distance.astype(np.float32)), rng, 1.0, waves=1.0)
     return np.where(rough.numpy(), LABELS[example.side], 0).astype(np.uint8)
 
 
@@ -175,7 +180,9 @@ def summary(rows: list[dict[str, float]]) -> str:
         r2 = np.corrcoef(found, true)[0, 1] ** 2 if len(rows) > 1 else float("nan")
         words.append(f"{part} volume off by {error.mean():.1f} % (largest {error.max():.1f}), R2 {r2:.4f}")
     error, bias = column["thickness_error_mm"].mean(), column["thickness_bias_mm"].mean()
-    return "; ".join([*words, f"thickness off by {error:.2f} mm, bias {bias:+.2f}"])
+    words.append(f"thickness off by {error:.2f} mm, bias {bias:+.2f}")
+    mask = f"Dice {column['mask_dice'].mean():.3f}, mean distance {column['mask_mean_mm'].mean():.2f} mm"
+    return "; ".join([*words, f"the mask itself: {mask}"])
 
 
 def _network(weights: Path | None):
