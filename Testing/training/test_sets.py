@@ -221,3 +221,10 @@ def test_open_phantoms_say_so_in_their_name_and_keep_z013_away(monkeypatch, tmp_
     [case] = find_cases(tmp_path)
     assert PHANTOM_NAME.fullmatch(case.name)["open"] and origins_of_case(case) == {"llp26", "visible_human"}
     assert command.main(["phantom", *options, str(tmp_path), "--people", "z009"]) == 3
+
+
+def test_the_shipped_weights_say_the_licence_that_follows_from_their_data():
+    told = [model for model in models.table().values() if model.origins]
+    assert {model.kind for model in told} >= set(models.KINDS[:3])
+    for model in told:
+        assert model.licence == terms(model.origins)["licence"], model.name
