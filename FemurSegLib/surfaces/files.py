@@ -39,11 +39,10 @@ def write_surface(path: Path | str, surface: vtkPolyData, name: str = "", space:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         write(partial, surface, name, space)
-        read = read_surface(partial)  # no writer of VTK tells of a disk that is full
-        if (read.GetNumberOfPoints() == 0) or read.GetNumberOfPolys() != surface.GetNumberOfPolys():
+        if not _is_whole(partial, surface):
             raise OSError("not all of it was written")
         os.replace(partial, path)
-    except (OSError, InputError) as error:
+    except OSError as error:
         raise OutputError(f"{path} could not be written.", "Check the folder and the free space.") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -63,6 +62,19 @@ def read_surface(path: Path | str) -> vtkPolyData:
     if not path.is_file() or not surface.GetNumberOfPolys():
         raise InputError(f"{path.name} holds no surface, or is damaged.", "Write it again.")
     return surface
+
+
+def _is_whole(path: Path, surface: vtkPolyData) -> bool:
+    """Whether a file just written has its end: VTK does not tell of a full disk, and may fall over what it left."""
+    points, triangles = surface.GetNumberOfPoints(), surface.GetNumberOfPolys()
+    kind, data = path.suffix.lower(), path.read_bytes()
+    if kind == ".stl":
+        return len(data) == 84 + 50 * triangles
+    if kind == ".ply":
+        return len(data) >= data.find(b"end_header") + 11 + 12 * points + 13 * triangles
+    if kind == ".obj":
+        return data.count(b"\nf ") == triangles and data.endswith(b"\n")
+    return data.rstrip().endswith(b"</VTKFile>")
 
 
 def _stl(path: Path, surface: vtkPolyData, name: str, space: str) -> None:
