@@ -91,4 +91,4 @@ def table(rows: Iterable[Sequence], header: Sequence[str] = ()) -> str:
 
 def _numeric(cell) -> bool:
     text = str(cell).lstrip("+-−<>±≥≤ ")
-    return text[:1].isdigit() or str(cell) == "–"
+    return text[:1].isdigit() or str(cell) in ("–", "∞")

@@ -43,7 +43,6 @@ PAPER = {"region_iou": 0.9671, "map": 0.9656, "dice": 0.953, "sensitivity": 0.96
 """Xie 2025: averaged IoU and mAP as the text tells Table 4, the others as the last line of Table 5."""
 LARGEST_SCALE_MM = 5.0
 """Where the colours of the painted bones end at most; what lies farther is as dark."""
-PICTURE_COLORS = 256
 PAGE_MM, BONE_MM = 258.0, 100.0
 """Width of the page's text, and height of a painted bone on it."""
 
@@ -216,11 +215,17 @@ def _width(path: Path) -> str:
 
 
 def _fewer_colors(path: Path):
-    """A picture in few colours: a third of the size, and hardly seen."""
+    """A picture of slices in greys and the colours of its outlines: a third of the size, and hardly another."""
     from PIL import Image
 
+    from FemurSegLib.evaluation.pictures import REFERENCE_BGR, RESULT_BGR, UNDECIDED_BGR
+
+    colors = [c[::-1] for c in (REFERENCE_BGR, UNDECIDED_BGR, *RESULT_BGR.values())]
+    greys = [(round(n * 255 / (255 - len(colors))),) * 3 for n in range(256 - len(colors))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([channel for color in (*greys, *colors) for channel in color])
     with Image.open(path) as picture:
-        return picture.convert("RGB").quantize(PICTURE_COLORS, dither=Image.Dither.NONE)
+        return picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _worst_first(score: CaseScore):
