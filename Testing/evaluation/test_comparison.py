@@ -53,8 +53,9 @@ def cache(tmp_path_factory):
 def arguments(tmp_path, cache, monkeypatch):
     """All options but the entrants; the second stage finds all bone in the CT."""
     from FemurSegLib import pipeline
-    from FemurSegLib.segmentation import network
+    from FemurSegLib.segmentation import inference, network
 
+    monkeypatch.setattr(inference, "SPACING_MM", (6.0, 6.0, 6.0))  # whole CTs in a moment
     for name in network.NETWORKS:
         monkeypatch.setitem(network._BUILDERS, name, Bright)
     monkeypatch.setattr(

@@ -122,7 +122,8 @@ def _as_models(network, name: str, folder: Path) -> None:
     """The network and the detectors that are installed, as a folder of models."""
     from FemurSegLib import models
 
-    for model in models.table().values():
+    there = (folder / models.MANIFEST).exists()
+    for model in () if there else models.table().values():
         if model.kind != "segmenter":
             tensors = models.load_tensors(model.name)
             models.export_weights(tensors, model.name, kind=model.kind, network=model.network, folder=folder)
