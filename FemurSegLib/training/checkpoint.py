@@ -30,11 +30,11 @@ def read_checkpoint(out: Path, device="cpu") -> dict | None:
 
 def write_weights(path: Path, network) -> None:
     """A safetensors file in half precision."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in network.state_dict().items()}
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
+    partial.write_bytes(save(tensors))  # save_file makes files that nobody else may read
     partial.replace(path)
 
 
