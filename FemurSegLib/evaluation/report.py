@@ -181,7 +181,7 @@ _ABOUT_SLICES = (
     "A coronal, a sagittal (front at the left) and three axial slices; the patient's right is at the left edge. "
     "Outlined: result (right femur red, left one blue), reference (green), what the reference leaves open (yellow)."
 )
-_ABOUT_BONES = "distance to the reference's surface; grey where the reference leaves open where that is."
+_ABOUT_BONES = "distance to the reference's surface; grey: left open by the reference."
 _ABOUT_CURVES = "Precision and recall of the boxes over all cases, as the score that a box must reach falls."
 _ABOUT_VIOLINS = "Overlaps are better the higher, distances the lower."
 
