@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from FemurSegLib.anatomy.compartments import COMPARTMENT_LABELS, find_compartments, otsu
+from FemurSegLib.anatomy.compartment_pictures import draw_compartments
+from FemurSegLib.anatomy.compartments import COMPARTMENT_LABELS, find_compartments, load_network, otsu
 from FemurSegLib.anatomy.density import Calibration
 from FemurSegLib.anatomy.thickness import paint_thickness
-from FemurSegLib.errors import InputError, NoFemurError
+from FemurSegLib.errors import InputError, ModelError, NoFemurError
 from FemurSegLib.grid import Grid
 from FemurSegLib.segmentation.compartment_network import WINDOW_HU
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 from FemurSegLib.surface import surface_of
+from FemurSegLib.volume import Volume
 
 CORTEX_HU, MARROW_HU, MUSCLE_HU = 1200, -60, 50
 OUTER_MM, INNER_MM, LENGTH_MM = 14.0, 8.0, 48.0
@@ -172,3 +175,27 @@ def test_otsu_parts_two_heaps_between_them():
     assert otsu(np.full((3, 4), 7.0)) == pytest.approx(7.0, abs=0.01)
     near = np.r_[rng.normal(0, 1, 20000), rng.normal(3, 1, 20000)]  # equal heaps: the threshold is halfway
     assert otsu(near) == pytest.approx(1.5, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    try:
+        return load_network()
+    except ModelError:
+        pytest.skip("Resources/Models lacks the weights of the compartments")
+
+
+def test_the_weights_that_are_shipped_find_the_wall_of_a_tube(shipped):
+    ct, labels, grid = tubes(sides=(LEFT,))
+    femur = find_compartments(ct, labels, grid, device="cpu", network=shipped).femurs[LEFT]
+    middle = np.abs(grid.lps(np.c_[np.zeros((len(ct), 2)), np.arange(len(ct))])[:, 2] - 40.0) < 14
+    surface = surface_of(labels * middle[:, None, None], grid, LABELS[LEFT])
+    assert paint_thickness(surface, femur).median_mm == pytest.approx(OUTER_MM - INNER_MM, abs=0.4)
+
+
+def test_pictures_of_every_femur_are_drawn(shipped, tmp_path):
+    ct, labels, grid = tubes((1.5, 1.5, 2.0))
+    paths = list(draw_compartments(Volume(ct, grid), Volume(labels, grid), tmp_path))
+    assert len(paths) == 4
+    for path in paths:
+        assert Image.open(path).convert("L").getextrema()[1] > 200
