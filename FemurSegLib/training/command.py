@@ -33,7 +33,13 @@ def add_parser(commands) -> None:
 
 
 def _add_segmenter(kinds) -> None:
-    parser = kinds.add_parser("segmenter", help="the network that finds the mask inside a region")
+    parser = kinds.add_parser(
+        "segmenter",
+        help="the network that finds the mask inside a region",
+        description="Train the network that finds the mask inside a region. It is validated on those held out, and "
+        "OUT/best.safetensors holds its best weights. Several GPUs or machines: torchrun --nproc-per-node=2 -m "
+        "FemurSegLib train segmenter ...; --batch is that of each process.",
+    )
     _add_shared(parser)
     _add_learning(parser)
     option = parser.add_argument
