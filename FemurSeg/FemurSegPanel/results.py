@@ -22,7 +22,8 @@ class Results:
         for view in (ui.tableView, ui.anatomyView):
             view.verticalHeader().hide()
             view.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-            view.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        ui.tableView.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        ui.anatomyView.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
 
     def stop(self):
         """Let go of the run's nodes."""
@@ -38,7 +39,7 @@ class Results:
         self.ui.boxesButton.checked = there and any(
             roi.GetDisplayNode().GetHandlesInteractive() for roi in run.rois.values()
         )
-        _show_table(self.ui.tableView, run.table if there else None, wide=-1)
+        self.ui.tableView.setMRMLTableNode(run.table if there else None)
         warnings = [warning["message"] for warning in run.warnings] if there else []
         self.ui.warningsLabel.text = "\n".join(f"⚠ {message}" for message in warnings)
         self.ui.warningsLabel.visible = bool(warnings)
@@ -51,8 +52,9 @@ class Results:
     def _show_anatomy(self, run):
         there = run is not None
         self.ui.anatomyCollapsibleButton.visible = there
-        _show_table(self.ui.anatomyView, run.anatomy_table if there else None, wide=0)
+        self.ui.anatomyView.setMRMLTableNode(run.anatomy_table if there else None)
         if there:
+            self.ui.anatomyView.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
             self.following = Following(run)
             self.ui.anatomyLabel.text = "\n".join(reasons(run.report["femurs"]))
             self.ui.landmarksButton.checked = any(
@@ -66,14 +68,6 @@ class Results:
                 path = save_picture(radiograph, os.path.join(folder, "radiograph.png"))
                 picture = qt.QPixmap(str(path))
                 label.setPixmap(picture.scaled(*PICTURE_SIZE, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation))
-
-
-def _show_table(view, node, wide):
-    """Show a table; the column `wide` takes the room that the others leave."""
-    view.setMRMLTableNode(node)
-    if node is not None:
-        column = wide % node.GetNumberOfColumns()
-        view.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.Stretch)
 
 
 def show_in_views(volume):

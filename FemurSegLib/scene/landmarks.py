@@ -48,8 +48,10 @@ FIRST = (
 )
 """Measurements that a surgeon looks for first, in the order of the table; the others follow."""
 
-COMPARTMENTS = {"cortical": "cortical bone", "inside": "trabecular bone and marrow"}
+COMPARTMENTS = {"cortical": "Cortical bone", "inside": "Trabecular bone and marrow"}
 UNITS = {"mm": " mm", "mm2": " mm²", "deg": "°"}
+SHADE = 0.45
+"""The markups are darker than the bone they lie on."""
 MOVED_MM = 0.01
 """A landmark farther than this from where it was found has been moved."""
 
@@ -184,11 +186,11 @@ def _volumes(record: dict) -> dict[str, str]:
     found = {}
     compartments = (record.get("compartments") or {}).get("compartments") or {}
     for key, each in (*(record.get("regions") or {}).items(), *compartments.items()):
-        if key != "whole" and each.get("volume_ml") is not None:  # the whole is in the table above
-            cortical = each.get("cortical_ml")
-            more = "" if cortical is None else f" (cortex {cortical:.1f})"
-            name = COMPARTMENTS.get(key) or each.get("name") or key
-            found[f"{name[:1].upper()}{name[1:]}, volume"] = f"{each['volume_ml']:.1f} ml{more}"
+        if key == "whole":  # in the table of results
+            continue
+        for amount, what in (("volume_ml", "volume"), ("cortical_ml", "cortical volume")):
+            if each.get(amount) is not None:
+                found[f"{COMPARTMENTS.get(key) or each['name']}, {what}"] = f"{each[amount]:.1f} ml"
     return found
 
 
@@ -224,11 +226,13 @@ def _add_point(node, key: str, position) -> None:
 def _finish(node, side: str) -> None:
     node.SetFixedNumberOfControlPoints(True)
     display = node.GetDisplayNode()
-    display.SetColor(*COLORS[side])
-    display.SetSelectedColor(*COLORS[side])
+    colour = [SHADE * channel for channel in COLORS[side]]
+    display.SetColor(*colour)
+    display.SetSelectedColor(*colour)
     display.SetPointLabelsVisibility(False)
     display.SetPropertiesLabelVisibility(False)
-    display.SetGlyphScale(1.2)
+    display.SetGlyphScale(1.6)
+    display.SetLineThickness(0.4)  # of a glyph
     display.SetVisibility(False)
 
 

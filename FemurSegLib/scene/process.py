@@ -49,9 +49,13 @@ def engine_command(arguments) -> list[str]:
 
 
 class EngineJob:
-    """A running engine. `on_event(dict)` is called from `poll`; every line of output goes to `log`."""
+    """A running engine. `on_event(dict)` is called from `poll`; every line of output goes to `log`.
 
-    def __init__(self, command, log, on_event=lambda event: None):
+    `temporary`: folder for all that the engine and its libraries think temporary, so that whoever removes it
+    removes everything, even if the engine is killed.
+    """
+
+    def __init__(self, command, log, on_event=lambda event: None, temporary=None):
         self.log = Path(log)
         self._on_event = on_event
         self._lines = queue.Queue()
@@ -60,7 +64,7 @@ class EngineJob:
         self._log = self.log.open("a", encoding="utf-8", buffering=1)
         self._note(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(map(str, command))}\n")
         try:
-            self._process = _launch([str(part) for part in command])
+            self._process = _launch([str(part) for part in command], temporary)
         except OSError as error:
             self._log.close()
             raise EngineCrashedError(
@@ -160,13 +164,14 @@ class EngineJob:
             self._on_event(event)
 
 
-def _launch(command) -> subprocess.Popen:
+def _launch(command, temporary=None) -> subprocess.Popen:
     """Start a process whose output and errors can be read line by line; on Windows without a window."""
     library = str(Path(__file__).parents[2])
     environment = {
         "PYTHONPATH": os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8:replace",
+        **({} if temporary is None else dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))),
     }
     try:
         from slicer.util import launchConsoleProcess

@@ -85,7 +85,7 @@ class Segmenting:
             if regions is not None:
                 (self._folder / "region.json").write_text(json.dumps(regions), encoding="utf-8")
                 arguments += ["--region", self._folder / "region.json"]
-            self._job = EngineJob(command(arguments), new_log(log_folder), on_event)
+            self._job = EngineJob(command(arguments), new_log(log_folder), on_event, temporary=self._folder)
         except Exception:
             self._clean_up()
             raise

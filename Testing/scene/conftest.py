@@ -74,7 +74,8 @@ def result_of(tmp_path):
         if regions is not None:
             (tmp_path / "region.json").write_text(json.dumps(regions))
             command += ["--region", str(tmp_path / "region.json")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         return out
 
     return run

@@ -45,8 +45,10 @@ def alive(pid: int) -> bool:
 @pytest.fixture
 def segment(scene, ct, tmp_path, monkeypatch):
     """A function that starts a run with trouble; what it leaves behind is in `segment.folder`."""
-    folder = tmp_path / "temporary"
+    folder, elsewhere = tmp_path / "temporary", tmp_path / "elsewhere"
     folder.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.setenv("TMPDIR", str(elsewhere))  # the fake engine leaves a folder in what it thinks is temporary
 
     def start(trouble="", **options):
         monkeypatch.setenv("FAKE_ENGINE", trouble)
@@ -62,7 +64,7 @@ def segment(scene, ct, tmp_path, monkeypatch):
 
     start.folder = folder
     yield start
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == list(elsewhere.iterdir()) == []
 
 
 def until(condition, segmenting, seconds=30):

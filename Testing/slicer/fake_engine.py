@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def main() -> int:
     arguments, others = parser.parse_known_args()
     trouble = os.environ.get("FAKE_ENGINE", "")
     work = arguments.out.with_name(arguments.out.name + ".part")
+    tempfile.mkdtemp(prefix="left-behind-")  # as libraries do
 
     def cancel(*_):
         shutil.rmtree(work, ignore_errors=True)

@@ -6,6 +6,7 @@ python Testing/slicer/make_screenshots.py [CT] [--out FOLDER]
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "Resources/Screenshots")
     arguments = parser.parse_args()
     out = arguments.out
+    planning = tempfile.mkdtemp(prefix="planning-")
     with tempfile.TemporaryDirectory() as folder, Application(Path(folder) / "slicer") as application:
         application.load_volume(arguments.ct)
         panel = application.open("FemurSeg", ROOT / "FemurSeg/FemurSeg.py")
@@ -46,7 +48,7 @@ def main() -> None:
         everything(application, out / "result.png", run)
 
         application.click(panel.ui.boxesButton)
-        everything(application, out / "4-boxes.png", run)
+        everything(application, out / "4-boxes.png", run, slices=False)  # drawn far too large in slices here
         application.click(panel.ui.boxesButton)
 
         panel.ui.saveCollapsibleButton.collapsed = True
@@ -60,23 +62,24 @@ def main() -> None:
         panel.ui.anatomyCollapsibleButton.collapsed = True
 
         panel.ui.saveCollapsibleButton.collapsed = False
-        panel.ui.folderButton.directory = f"{folder}/planning"
+        panel.ui.folderButton.directory = planning
         application.click(panel.ui.exportButton)
         panel.ui.advancedCollapsibleButton.collapsed = False
         crop(application.picture(out / "6-save.png"))
+    shutil.rmtree(planning)
 
 
-def everything(application, path, run) -> None:
-    """The panel, the 3D view, and a coronal above an axial slice through the middle of a box, side by side."""
+def everything(application, path, run, slices=True) -> None:
+    """The panel and the 3D view, with a coronal above an axial slice through the middle of a box, side by side."""
     application.picture(path)
     panel = Image.open(path).convert("RGB")
     half, height = panel.height // 2, panel.height
     page = Image.new("RGB", (panel.width + 2 * half, height))
     page.paste(panel, (0, 0))
     center = next(iter(run.rois.values())).GetCenterWorld()
-    picture_3d(application.parts, path, (half, height), zoom=1.8)
+    picture_3d(application.parts, path, (half if slices else 2 * half, height), zoom=1.4 if slices else 0.95)
     page.paste(Image.open(path).convert("RGB"), (panel.width, 0))
-    for row, view in enumerate(("Coronal", "Axial")):
+    for row, view in enumerate(("Coronal", "Axial") if slices else ()):
         picture_slice(application.parts, path, run.volume, view, center, (half, half))
         page.paste(Image.open(path).convert("RGB"), (panel.width + half, row * half))
     page.save(path, optimize=True)

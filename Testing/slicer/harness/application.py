@@ -283,7 +283,11 @@ class Application:
             time.sleep(0.01)
 
     def picture(self, path):
+        """Save the panel as it is seen; in Slicer it scrolls, here the window is as high as it needs to be."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.qapplication.processEvents()
+        size = self.window.size
+        self.window.resize(size.width(), max(size.height(), self.window.minimumSizeHint().height()))
         self.qapplication.processEvents()
         assert self.window.grab().save(str(path))
         return path
