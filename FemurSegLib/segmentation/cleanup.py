@@ -7,9 +7,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
+from FemurSegLib.surfaces.field import depth
+
 THRESHOLD = 0.5
 JOINED = 0.25
 """A piece with more than this part of what is its own in negative weight is two femora in one, and is parted."""
+SPUR_RADIUS = 3.0
+"""Voxels (about 1 mm). Where a ball of this radius, rolling inside the bone, does not reach, there may be no bone but
+a fleck of the socket or of the tibia that hangs on by a thread (Testing/benchmarks/spurs.py: with and without)."""
+SPUR_REACH, SPUR_LENGTH = 1.0, 3.0
+"""Such a part is cut off `SPUR_REACH` above where the ball was, if it goes on beyond `SPUR_LENGTH`; ridges and the
+tips of thin true bone do not."""
+SPUR_SHARE = 0.1
+"""If more than this part would fall away, it may be bone beyond a fracture or metal, and all of it stays."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ def one_body(probability: np.ndarray, weight: np.ndarray | None = None) -> Body 
 
     Pieces are 6-connected. The one with the largest sum of `weight` (float, same shape; 1 everywhere if not given)
     stays: negative weights keep what belongs to the other side away, and part what is joined to it. Holes are
-    filled, in space and slice by slice: the mask is the solid periosteal envelope.
+    filled, in space and slice by slice: the mask is the solid periosteal envelope. Spurs are taken away.
     """
     pieces, count = ndimage.label(probability > THRESHOLD)
     if count == 0:
@@ -54,10 +64,11 @@ def one_body(probability: np.ndarray, weight: np.ndarray | None = None) -> Body 
     box = tuple(slice(max(0, s.start - 3), s.stop + 3) for s in box)
     certainty = _certainty(probability[box], mask[box])
     solid = _solid(mask[box])
+    kept = without_spurs(solid)
     field = np.zeros_like(probability)
-    near = ndimage.binary_dilation(mask[box])
-    field[box] = np.where(solid & ~mask[box], 1.0, np.where(near, probability[box], 0.0))
-    mask[box] = solid
+    near = ndimage.binary_dilation(kept) & (kept | ~solid)
+    field[box] = np.where(kept & ~mask[box], 1.0, np.where(near, probability[box], 0.0))
+    mask[box] = kept
     return Body(mask, field, certainty, float(others.max() / sizes[best]) if len(others) else 0.0)
 
 
@@ -65,6 +76,26 @@ def largest(mask: np.ndarray) -> np.ndarray:
     """The largest 6-connected piece of a bool mask (k, j, i)."""
     pieces, count = ndimage.label(mask)
     return mask if count < 2 else pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
+
+
+def without_spurs(mask: np.ndarray) -> np.ndarray:
+    """A solid bool mask (k, j, i) of about 1 mm voxels without what hangs on it by a thread.
+
+    An opening by a ball, of which the largest piece stays. Where the array ends the bone is taken to go on.
+    """
+    voxel = (1.0, 1.0, 1.0)
+    wide = np.pad(mask, 1, mode="edge")
+    core = largest((depth(wide, voxel, SPUR_RADIUS) > SPUR_RADIUS)[1:-1, 1:-1, 1:-1])
+    if not core.any():
+        return mask
+    above = depth(~core, voxel, SPUR_RADIUS + SPUR_LENGTH) - SPUR_RADIUS
+    parts, count = ndimage.label(mask & (above > SPUR_REACH))
+    if not count:
+        return mask
+    spurs = np.zeros(count + 1, bool)
+    spurs[parts[mask & (above > SPUR_LENGTH)]] = True
+    kept = largest(mask & ~spurs[parts])
+    return kept if kept.sum() >= (1 - SPUR_SHARE) * mask.sum() else mask
 
 
 def _solid(mask: np.ndarray) -> np.ndarray:

@@ -27,9 +27,36 @@ def signed_distance(mask: np.ndarray, spacing_mm, reach_mm: float) -> np.ndarray
     spacing_mm: along (a, b, c); `a` runs across the slices. The edge lies half a pixel of a slice from the centres
     of its voxels on either side.
     """
-    field = _to_background(mask, spacing_mm, reach_mm) - _to_background(~mask, spacing_mm, reach_mm)
+    field = depth(mask, spacing_mm, reach_mm) - depth(~mask, spacing_mm, reach_mm)
     field -= np.sign(field) * np.float32(min(spacing_mm[1:]) / 2)
     return np.clip(field, -reach_mm, reach_mm, out=field)
+
+
+def depth(mask: np.ndarray, spacing_mm, reach_mm: float) -> np.ndarray:
+    """Distance (mm, float32) from the centre of each voxel that is set to the nearest that is not; 0 for others.
+
+    As `signed_distance`, but positive everywhere, and right up to `reach_mm` and a pixel more.
+    """
+    far = float(reach_mm + max(spacing_mm[1:]))
+    a, b, c = spacing_mm
+    if abs(b - c) > SQUARE * b:
+        if mask.all():
+            return np.full(mask.shape, far, np.float32)
+        return np.minimum(ndimage.distance_transform_edt(mask, sampling=spacing_mm), far).astype(np.float32)
+    squared = np.empty(mask.shape, np.float32)
+    for section, out in zip(np.ascontiguousarray(mask).view(np.uint8), squared, strict=True):
+        if section.all():
+            out[:] = far
+        else:
+            flat = cv2.distanceTransform(section, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            np.minimum(flat * np.float32(b), far, out=out)
+    squared *= squared
+    nearest = squared.copy()
+    for step in range(1, min(int(far / a) + 1, len(mask))):  # Pythagoras, over the slices within reach
+        there = squared + np.float32((step * a) ** 2)
+        np.minimum(nearest[step:], there[:-step], out=nearest[step:])
+        np.minimum(nearest[:-step], there[step:], out=nearest[:-step])
+    return np.sqrt(nearest, out=nearest)
 
 
 def resample(
@@ -51,31 +78,6 @@ def resample(
         weights = _interpolation(n, at, order) @ _gaussian(n, sigma_mm / spacing_mm[axis])
         field = _apply(weights.astype(np.float32), field, int(axis))
     return field
-
-
-def _to_background(mask: np.ndarray, spacing_mm, reach_mm: float) -> np.ndarray:
-    """Distance (mm, float32) from the centre of each voxel that is set to the nearest that is not; 0 for others.
-    Right up to `reach_mm` and a pixel more."""
-    far = float(reach_mm + max(spacing_mm[1:]))
-    a, b, c = spacing_mm
-    if abs(b - c) > SQUARE * b:
-        if mask.all():
-            return np.full(mask.shape, far, np.float32)
-        return np.minimum(ndimage.distance_transform_edt(mask, sampling=spacing_mm), far).astype(np.float32)
-    squared = np.empty(mask.shape, np.float32)
-    for section, out in zip(np.ascontiguousarray(mask).view(np.uint8), squared, strict=True):
-        if section.all():
-            out[:] = far
-        else:
-            flat = cv2.distanceTransform(section, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            np.minimum(flat * np.float32(b), far, out=out)
-    squared *= squared
-    nearest = squared.copy()
-    for step in range(1, min(int(far / a) + 1, len(mask))):  # Pythagoras, over the slices within reach
-        there = squared + np.float32((step * a) ** 2)
-        np.minimum(nearest[step:], there[:-step], out=nearest[step:])
-        np.minimum(nearest[:-step], there[step:], out=nearest[:-step])
-    return np.sqrt(nearest, out=nearest)
 
 
 def _interpolation(n: int, at: np.ndarray, order: int) -> np.ndarray:
