@@ -153,6 +153,8 @@ class PseudoLabel:
 
 CONTACT_MM = 5.0
 """Where a femur and another bone are both nearer than this, the border between them is left open."""
+SHELL_MM = 2.0
+"""Around a femur, half-filled voxels as dense as bone are its own cortex, and no bone of theirs."""
 OTHER_BONE_MM = 8.0
 """Bone that the runs leave out is another bone if it reaches farther than this from the femur, else a crumb."""
 
@@ -204,12 +206,13 @@ def _leave_borders_open(labels: np.ndarray, ct: Volume) -> None:
     """Marks as undecided, in place, what `agree` says of crumbs, other bones and small pieces."""
     spacing = ct.grid.spacing_mm[::-1]
     away = ndimage.distance_transform_edt(labels == 0, sampling=spacing)
-    # Three voxels wide, since a ring of half-filled voxels around the cortex is no bone of its own.
-    rest = ndimage.binary_opening(ct.voxels > BONE_HU, np.ones((1, 3, 3))) & (labels == 0)
+    bone = (ct.voxels > BONE_HU) & (labels == 0)
+    rest = ndimage.binary_opening(bone & (away > SHELL_MM), np.ones((1, 2, 2)))
     parts, count = ndimage.label(rest, np.ones((3, 3, 3)))
     reach = np.r_[0, ndimage.maximum(away, parts, range(1, count + 1))] if count else np.zeros(1)
     other = rest & (reach[parts] > OTHER_BONE_MM)
-    labels[rest & ~other] = UNDECIDED_LABEL
+    crumbs = ndimage.binary_dilation(rest & ~other, np.ones((1, 5, 5)))  # and the shell below them
+    labels[crumbs & bone] = UNDECIDED_LABEL
     if other.any():
         between = (away <= CONTACT_MM) & (ndimage.distance_transform_edt(~other, sampling=spacing) <= CONTACT_MM)
         labels[between] = UNDECIDED_LABEL
