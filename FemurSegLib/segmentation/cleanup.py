@@ -13,8 +13,8 @@ THRESHOLD = 0.5
 JOINED = 0.25
 """A piece with more than this part of what is its own in negative weight is two femora in one, and is parted."""
 SPUR_RADIUS = 3.0
-"""Voxels (about 1 mm). Where a ball of this radius, rolling inside the bone, does not reach, there may be no bone but
-a fleck of the socket or of the tibia that hangs on by a thread (Testing/benchmarks/spurs.py: with and without)."""
+"""Voxels (of about 1 mm). Where a ball of this radius, rolling inside the bone, does not reach, there may be a
+fleck of the socket or of the tibia that hangs on by a thread (Testing/benchmarks/spurs.py: with and without)."""
 SPUR_REACH, SPUR_LENGTH = 1.0, 3.0
 """Such a part is cut off `SPUR_REACH` above where the ball was, if it goes on beyond `SPUR_LENGTH`; ridges and the
 tips of thin true bone do not."""
