@@ -151,8 +151,9 @@ class PseudoLabel:
         }
 
 
-CONTACT_MM = 5.0
-"""Where a femur and another bone are both nearer than this, the border between them is left open."""
+CONTACT_MM = 8.0
+"""Where a femur and another bone are both nearer than this, the border between them is left open: the rim of the
+socket that the network took along on real hips was up to 6 mm thick."""
 SHELL_MM = 2.0
 """Around a femur, half-filled voxels as dense as bone are its own cortex, and no bone of theirs."""
 OTHER_BONE_MM = 8.0
