@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,6 +127,12 @@ def segment_femurs(
         words = "The confidence was not calibrated for the weights that were used; do not rely on it."
         findings.append(Finding("confidence_uncalibrated", words))
     findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
+    with clock("surfaces"):
+        from FemurSegLib.surface import surface_of
+
+        with ThreadPoolExecutor(len(evidence)) as both:  # numpy, OpenCV and VTK let go of Python's lock
+            made = both.map(lambda side: surface_of(labels, oriented.grid, LABELS[side]), evidence)
+            surfaces = dict(zip(evidence, made, strict=True))
     read = {}
     if anatomy:
         with clock("anatomy"):
@@ -135,6 +142,7 @@ def segment_femurs(
                 labels,
                 oriented.grid,
                 oriented.voxels,
+                surfaces=surfaces,
                 compartments=compartments,
                 calibration=density,
                 device=device,
@@ -153,6 +161,7 @@ def segment_femurs(
         device=str(runner.device),
         models=used,
         anatomy=read,
+        surfaces=surfaces,
         ct_sha256=volume_sha256(volume.voxels),
         probability=probability,
         evidence=evidence,

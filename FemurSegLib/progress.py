@@ -24,8 +24,8 @@ STAGES = {
     "detect": (0.13, "Looking for the femora"),
     "segment": (0.18, "Segmenting the femora"),
     "clean": (0.80, "Cleaning the masks"),
-    "anatomy": (0.81, "Reading the bones"),
-    "surfaces": (0.90, "Making the surfaces"),
+    "surfaces": (0.81, "Making the surfaces"),
+    "anatomy": (0.86, "Reading the bones"),
     "write": (0.95, "Writing the result"),
 }
 """Stages of a run in order: the part of the whole run that lies before each, and what it is called."""

@@ -29,6 +29,7 @@ from .localization.detection import iou
 
 if TYPE_CHECKING:
     import numpy as np
+    from vtkmodules.vtkCommonDataModel import vtkPolyData
 
     from .findings import Finding
     from .grid import Grid
@@ -71,7 +72,7 @@ class Segmentation:
     `seconds`: by stage. `models`: the weights that were used. `probability`: where it was asked for, by side: a box
     of the oriented CT (a range for k, j and i) and float32 (k, j, i) in it, of this one body. `evidence`: by side,
     what the confidence was made of. `anatomy`: by side, what the bone tells (anatomy/record.py). `ct_sha256`: of
-    the CT's voxels (`volume_sha256`).
+    the CT's voxels (`volume_sha256`). `surfaces`: by side, if they are made already (surface.surface_of).
     """
 
     labels: np.ndarray
@@ -85,6 +86,7 @@ class Segmentation:
     models: list[Model]
     anatomy: dict[str, dict] = field(default_factory=dict, repr=False)
     ct_sha256: str = ""
+    surfaces: dict[str, vtkPolyData] = field(default_factory=dict, repr=False)
     probability: dict[str, tuple[tuple[tuple[int, int], ...], np.ndarray]] = field(default_factory=dict, repr=False)
     evidence: dict[str, Evidence] = field(default_factory=dict, repr=False)
 
@@ -228,16 +230,18 @@ def _write_files(folder: Path, segmentation: Segmentation, source, started, list
 
     seconds = dict(segmentation.seconds)
     began = time.perf_counter()
-    listener(progress.progress("surfaces"))
     labels, grid = segmentation.labels, segmentation.grid
-    extents, surfaces = {}, {}
+    extents, surfaces = {}, dict(segmentation.surfaces)
+    if not surfaces:
+        listener(progress.progress("surfaces"))
     for side, label in sides.LABELS.items():
         box = surface.bounds(labels, label)
         if box is not None:
             extents[side] = box
-            surfaces[side] = surface.surface_of(labels, grid, label)
+            if side not in surfaces:
+                surfaces[side] = surface.surface_of(labels, grid, label)
             surface.write_stl(folder / FILES[f"{side}_stl"], surfaces[side], sides.DISPLAY_NAMES[side])
-    seconds["surfaces"] = time.perf_counter() - began
+    seconds["surfaces"] = seconds.get("surfaces", 0.0) + time.perf_counter() - began
 
     began = time.perf_counter()
     listener(progress.progress("write"))

@@ -38,7 +38,7 @@ def pipeline(monkeypatch):
 
     def segment_femurs(volume, *, device, sides, network, progress):
         fake.calls.append({"device": device, "sides": sides, "network": network})
-        for stage in ("radiographs", "detect", "segment", "clean"):
+        for stage in ("radiographs", "detect", "segment", "clean", "surfaces", "anatomy"):
             progress({"event": "progress", "stage": stage, "fraction": 0.5, "message": f"now {stage}"})
         progress({"event": "warning", "code": "example", "message": "This is an example.", "side": None})
         return segmented(volume, two_femora()[1])

@@ -162,7 +162,7 @@ def _tangent(bone: Bone, block, outward, medial, width) -> np.ndarray | None:
     for _ in range(8):
         facing = normals @ normal > 0.7
         touch = [
-            _summit(points[part & facing], areas[part & facing], normal, start)
+            summit(points[part & facing], areas[part & facing], normal, start)
             for part, start in zip((inner, ~inner), touch, strict=True)
         ]
         span = touch[0] - touch[1]
@@ -173,14 +173,15 @@ def _tangent(bone: Bone, block, outward, medial, width) -> np.ndarray | None:
     return np.array(touch)
 
 
-def _summit(points, areas, normal, start) -> np.ndarray:
-    """Highest point along `normal` of the quadratic surface fitted to the elements around `start`."""
+def summit(points, areas, normal, start, reach_mm: float = SUMMIT_MM) -> np.ndarray:
+    """Highest point along `normal` of the quadratic surface fitted to the elements within `reach_mm` of it, found
+    uphill from `start`: unlike the highest vertex it is not lifted by noise."""
     first, second = perpendiculars(normal)
     middle = start
     for _ in range(12):
         offset = points - middle
         u, v, height = offset @ first, offset @ second, offset @ normal
-        distance = np.sqrt(u**2 + v**2) / SUMMIT_MM
+        distance = np.sqrt(u**2 + v**2) / reach_mm
         near = distance < 1
         if near.sum() < 12:
             return middle
@@ -192,7 +193,7 @@ def _summit(points, areas, normal, start) -> np.ndarray:
         values, vectors = np.linalg.eigh(bend)
         values = np.minimum(values, -FLATTEST_PER_MM)  # a plateau or a saddle: small steps uphill
         step = -vectors @ ((vectors.T @ c[1:3]) / values)
-        step *= min(1.0, 0.4 * SUMMIT_MM / max(np.linalg.norm(step), 1e-9))
+        step *= min(1.0, 0.4 * reach_mm / max(np.linalg.norm(step), 1e-9))
         lift = c[0] + c[1:3] @ step + 0.5 * step @ bend @ step
         middle = middle + step[0] * first + step[1] * second + lift * normal
         if np.linalg.norm(step) < 0.01:

@@ -21,11 +21,14 @@ from FemurSegLib.sides import RIGHT
 from .bone import MIRROR, Bone
 from .fitting import Line, fit_line, unit
 from .hip import SHAFT_WINDOW, Hip, find_head, find_hip
-from .knee import Knee, find_knee
+from .knee import Knee, find_knee, summit
 
 DIAPHYSIS = (0.25, 0.75)
 """Part of the mechanical axis, from knee to head, along which the sections of the diaphysis are taken."""
 DIAPHYSIS_SECTIONS = 41
+END_REACH_MM, ENDS_MM = 10.0, 3.0
+"""An end of the bone is the summit of a quadratic surface fitted within the first of it; pairs of points that are
+farther apart than all others but for the second are looked at."""
 KNEE_AXIS_MM = 100.0
 """Where there is no hip, the point `knee_axis_top` lies this far above the notch."""
 
@@ -65,7 +68,8 @@ class Landmarks:
     the edge of the scan runs through them.
     mechanical: from the notch's centre (knee.center_mm) to the head's centre (Moreland et al. 1987, JBJS 69-A:745).
     anatomical: line fitted to the centroids of the sections of the middle half (`DIAPHYSIS`), pointing up.
-    diaphysis_mm: (n, 3) those centroids, from below. ends_mm: (2, 3) the two points farthest apart: top, bottom.
+    diaphysis_mm: (n, 3) those centroids, from below. ends_mm: (2, 3) the two points farthest apart: top,
+      bottom (Martin 1928, no. 1).
     """
 
     side: str
@@ -176,14 +180,40 @@ def _diaphysis(bone: Bone, head: np.ndarray, knee: np.ndarray) -> np.ndarray:
 
 
 def _ends(bone: Bone, up: np.ndarray) -> np.ndarray:
+    """The two points farthest apart. From every pair of corners of the hull that may be them (`ENDS_MM`) both are
+    moved to the summits along the line that joins them: so neither noise nor steps of the mask lengthen the bone."""
     from scipy.spatial.distance import cdist
 
     height = bone.hull_mm @ up
     middle = 0.5 * (height.min() + height.max())
     above, below = bone.hull_mm[height > middle], bone.hull_mm[height <= middle]
     apart = cdist(above, below)
-    top, bottom = np.unravel_index(np.argmax(apart), apart.shape)
-    return np.array([above[top], below[bottom]])
+    tops = _apart(above, apart.max(axis=1))
+    bottoms = _apart(below, apart.max(axis=0))
+    pairs = [_outermost(bone, top, bottom) for top in tops for bottom in bottoms]
+    return max(pairs, key=lambda pair: np.linalg.norm(pair[0] - pair[1]))
+
+
+def _apart(points: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
+    """Points whose value is within `ENDS_MM` of the highest, the highest first, none near another."""
+    chosen: list[np.ndarray] = []
+    for index in np.argsort(-values):
+        near = any(np.linalg.norm(points[index] - other) < END_REACH_MM for other in chosen)
+        if values[index] > values.max() - ENDS_MM and not near:
+            chosen.append(points[index])
+    return chosen[:3]
+
+
+def _outermost(bone: Bone, top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    """(2, 3): both ends moved to the summits of the surface along the line from one to the other."""
+    near = [np.linalg.norm(bone.centers_mm - end, axis=1) < 3 * END_REACH_MM for end in (top, bottom)]
+    ends = np.array([top, bottom])
+    for _ in range(4):
+        axis = unit(ends[0] - ends[1])
+        for n, outward in enumerate((axis, -axis)):
+            use = near[n] & (bone.smooth_normals @ outward > 0.7)
+            ends[n] = summit(bone.centers_mm[use], bone.areas_mm2[use], outward, ends[n], END_REACH_MM)
+    return ends
 
 
 def _mirrored(thing):

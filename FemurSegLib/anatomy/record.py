@@ -7,7 +7,7 @@ anatomy.findings                        # what could not be read, in words
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +42,7 @@ def read_femurs(
     ct: np.ndarray | None = None,
     *,
     sides: Iterable[str] = SIDES,
+    surfaces: Mapping | None = None,
     perturbations: int = 0,
     compartments: str | None = None,
     calibration=None,
@@ -49,9 +50,10 @@ def read_femurs(
 ) -> Anatomy:
     """The records of all femora in a mask. Never fails for what a mask looks like: that becomes a finding.
 
-    labels: (k, j, i) uint8 on `grid`; ct: int16 Hounsfield units on it. perturbations: see `femur_record`.
-    compartments: how to tell cortex from inside (compartments.METHODS), None not to; needs `ct`. calibration: a
-    density.Calibration, for mineral densities. Raises InputError where the CT has another size.
+    labels: (k, j, i) uint8 on `grid`; ct: int16 Hounsfield units on it. surfaces: by side, those of the mask that
+    are made already (vtkPolyData, LPS mm, one piece). perturbations: see `femur_record`. compartments: how to tell
+    cortex from inside (compartments.METHODS), None not to; needs `ct`. calibration: a density.Calibration, for
+    mineral densities. Raises InputError where the CT has another size.
     """
     if ct is not None and ct.shape != labels.shape:
         raise InputError("The CT and the mask have different sizes.", "Give the CT that the mask was made from.")
@@ -68,7 +70,8 @@ def read_femurs(
         if compartments is not None and hu is not None:
             cortex, why = _compartments(hu, of_side, place, calibration, device, compartments, out.findings, side)
         try:
-            record = femur_record(of_side, place, side, hu, perturbations, cortex, calibration)
+            surface = (surfaces or {}).get(side)
+            record = femur_record(of_side, place, side, hu, perturbations, cortex, calibration, surface)
         except (CancelledError, MemoryError):
             raise
         except Exception as error:  # the segmentation is worth more than what is read from it
@@ -92,6 +95,7 @@ def femur_record(
     perturbations: int = 0,
     compartments=None,
     calibration=None,
+    surface=None,
 ) -> dict:
     """Landmarks (points and lines, LPS mm), measurements, regions, compartments, reasons for what is missing.
 
@@ -99,12 +103,12 @@ def femur_record(
     perturbations: how many times everything is read again from a turned, mirrored or roughened mask (some
     seconds each), to give each measurement and landmark its `sd` and `largest_change`.
     compartments: of the same labels (compartments.find_compartments), for the cortical part of each region;
-    calibration: a density.Calibration, for densities.
+    calibration: a density.Calibration, for densities. surface: vtkPolyData of the same femur, if there is one.
     Raises InputError where the mask holds no femur of that side, or the CT has another size.
     """
     if ct is not None and ct.shape != labels.shape:
         raise InputError("The CT and the mask have different sizes.", "Give the CT that the mask was made from.")
-    bone = Bone.of_mask(labels, grid, side)
+    bone = Bone.of_mask(labels, grid, side) if surface is None else Bone.of_surface(surface, side)
     landmarks = find_landmarks(bone)
     measurements = as_dict(measure(landmarks))
     points = {

@@ -82,8 +82,9 @@ def region_volumes(
     they are restricted; ct: Hounsfield units on the same grid."""
     voxel_ml = float(np.prod(regions.grid.spacing_mm)) / 1000
     chosen = regions.voxels if within is None else regions.voxels * (np.asarray(within) > 0)
-    counts = np.bincount(chosen.ravel(), minlength=7)
-    sums = None if ct is None else np.bincount(chosen.ravel(), weights=ct.ravel(), minlength=7)
+    inside = chosen > 0
+    counts = np.bincount(chosen[inside], minlength=7)
+    sums = None if ct is None else np.bincount(chosen[inside], weights=ct[inside], minlength=7)
     why = missing_regions(landmarks)
     out = {}
     groups = {name: [value] for name, value in REGIONS.items()}

@@ -9,12 +9,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from anatomy.toy_femur import CONDYLE_RADIUS, HEAD_RADIUS, toy_femur
+from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from FemurSegLib.anatomy.bone import Bone
 from FemurSegLib.anatomy.landmarks import find_landmarks, landmark_points
 from FemurSegLib.anatomy.measurements import NAMES, measure, numbers_from_landmarks, points_of
-from FemurSegLib.anatomy.stability import perturbed, poses
+from FemurSegLib.anatomy.stability import perturbed, poses, roughen
 from FemurSegLib.sides import LEFT, RIGHT
 
 SPACING = (1.2, 1.2, 1.5)
@@ -70,6 +71,16 @@ def test_a_left_femur_is_read_as_the_mirror_image_of_a_right_one():
     assert values(other) == pytest.approx(values(landmarks), nan_ok=True)
     for name, point in landmark_points(other).items():
         assert np.allclose(point, landmark_points(landmarks)[name] * [-1, 1, 1], atol=1e-6), name
+
+
+def test_a_rough_mask_is_as_long_as_a_smooth_one():
+    labels, grid, _ = toy_femur(spacing_mm=SPACING)
+    rough = Bone.of_mask(roughen(labels, np.random.default_rng(3)), grid, RIGHT)
+    smooth, _, _ = toy()
+    lengthened = pdist(rough.hull_mm).max() - pdist(smooth.hull_mm).max()
+    assert lengthened > 0.8  # by the farthest two points
+    long, exact = (measure(find_landmarks(bone))["length_mm"].value for bone in (rough, smooth))
+    assert abs(long - exact) < 0.6
 
 
 def test_the_pose_of_the_surface_plays_no_part():
