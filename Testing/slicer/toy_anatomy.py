@@ -38,7 +38,6 @@ VOLUMES_ML = {
     "neck": (2.0, 1.0),
     "trochanteric": (3.0, 1.0),
     "intertrochanteric": (3.0, 1.25),
-    "shaft": (None, None),
     "distal": (6.0, None),
     "combination": (8.0, 3.25),
 }
@@ -78,7 +77,8 @@ def anatomy(side: str, center_lps_mm) -> dict:
                 "cortical_ml": cortical_ml,
                 "reason": None if volume_ml else "the shaft is too short",
             }
-            for key, (volume_ml, cortical_ml) in VOLUMES_ML.items()
+            for key in REGION_NAMES
+            for volume_ml, cortical_ml in [VOLUMES_ML.get(key, (None, None))]
         },
         "compartments": {"reason": "not asked for"},
         "missing": {},
