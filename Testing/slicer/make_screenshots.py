@@ -44,6 +44,7 @@ def main() -> None:
         run = latest_run()
         if run is None:
             raise SystemExit(panel.ui.messageLabel.text)
+        panel.showMessage("")  # how long it took tells of this machine and what else it was doing
         crop(application.picture(out / "3-result.png"))
         everything(application, out / "result.png", run)
 
