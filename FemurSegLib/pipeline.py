@@ -210,7 +210,8 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
     """The _Mask of one femur, or None where there is none.
 
     confined: nothing outside the region is femur, whatever the network says. Pieces are told apart on the network's
-    grid of 1 mm, then the probability goes back to the voxels of the CT.
+    grid of 1 mm, then the probability goes back to the voxels of the CT. A mask that runs into the edge of every
+    wider box has most likely gone over into another bone: then that of the first box is taken.
     """
     from FemurSegLib.segmentation.cleanup import largest, one_body
     from FemurSegLib.segmentation.inference import to_shape
@@ -231,9 +232,12 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
             return None
         grown = _widened(body.mask, lower, upper, oriented.grid.shape, spacing_kji)
         complete = confined or np.array_equal(grown, (lower, upper))
+        first = (lower, upper, body) if attempt == 0 else first
         if complete:
             break
-    voxels = largest(to_shape(body.field, crop.grid.shape) > 0.5)
+    if not complete:
+        lower, upper, body = first
+    voxels = largest(to_shape(body.field, tuple(upper - lower)) > 0.5)
     return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete)
 
 

@@ -273,6 +273,7 @@ def test_a_bone_that_outgrows_every_attempt_still_ends_well(run):
     )
     found = result.labels == 1
     assert found.any() and not (found & (labels != 1)).any()
+    assert not found[:79].any() and not found[111:].any()  # the first box: 10 slices and 12 mm on either side
     assert any(f.code == "femur_incomplete" for f in result.findings)
     parts = [event["fraction"] for event in told if event["event"] == "progress"]
     assert parts == sorted(parts)
