@@ -167,6 +167,9 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.group.average_gradients(self.network)
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:  # one value that is not finite would spoil all weights for good
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         with unbroken():
             self.optimizer.step()
