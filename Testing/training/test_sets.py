@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from examples import two_femora
-from toy_person import toy_person
 
 from FemurSegLib import command, models
 from FemurSegLib.errors import InputError
@@ -210,17 +210,18 @@ def test_made_labels_are_learned_from_in_every_fold_and_never_held_out(trained, 
 
 
 def test_open_phantoms_say_so_in_their_name_and_keep_z013_away(monkeypatch, tmp_path):
-    asked, person = [], toy_person()
-    monkeypatch.setattr(
-        "FemurSegLib.phantom.shapes.load_person",
-        lambda shapes, name, cache=None: asked.append(name) or person,
-    )
-    options = "--shapes none --set open --field-of-view knees --spacing 4 4 4 --device cpu --out".split()
+    asked, (ct, labels) = [], two_femora()
+    painted = SimpleNamespace(ct=ct, labels=Volume(labels, ct.grid))
+    monkeypatch.setattr("FemurSegLib.phantom.case.sample_phantom", lambda *how: painted)
+    monkeypatch.setattr("FemurSegLib.phantom.shapes.load_person", lambda shapes, name, cache: asked.append(name))
+    options = "--shapes none --set open --field-of-view knees --device cpu --out".split()
     assert command.main(["phantom", *options, str(tmp_path), "--people", "llp26-5"]) == 0
     assert set(asked) == {"llp26-5", "vhf"}
     [case] = find_cases(tmp_path)
     assert PHANTOM_NAME.fullmatch(case.name)["open"] and origins_of_case(case) == {"llp26", "visible_human"}
     assert command.main(["phantom", *options, str(tmp_path), "--people", "z009"]) == 3
+    assert command.main(["phantom", "--shapes", "none", "--out", str(tmp_path), "--people", "llp26-5,z009"]) == 0
+    assert {case.name for case in find_cases(tmp_path)} == {case.name, "llp26-5_legs_0000"}
 
 
 def test_the_shipped_weights_say_the_licence_that_follows_from_their_data():
