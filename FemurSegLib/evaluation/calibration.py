@@ -6,8 +6,9 @@
 A case is a femur whose evidence (segmentation/confidence.py) and whose Dice are known. The model is a logistic
 regression for P(Dice >= GOOD_DICE) in which every doubt can only lower the confidence (coefficients bounded at 0),
 with a ridge penalty and the smoothed targets of Platt 1999 ("Probabilistic outputs for support vector machines"),
-both against the overconfidence of few cases. Its error is the Brier score (Brier 1950), each person left out in
-turn.
+both against the overconfidence of few cases. The penalty draws to a small doubt, not to none: what the cases hardly
+show, as metal, lowers the confidence all the same. The error of the model is the Brier score (Brier 1950), each
+person left out in turn.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from FemurSegLib.segmentation.confidence import DOUBTS, FILE, GOOD_DICE, Calibra
 from FemurSegLib.sides import UNDECIDED_LABEL
 from FemurSegLib.volume import Volume
 
-RIDGE = 1.0
-"""Weight of the penalty on the squared coefficients (of standardised doubts), as against the error of one case."""
+RIDGE, PRIOR = 1.0, 0.5
+"""Weight of the penalty, as against the error of one case, on how far a coefficient (of a standardised doubt) lies
+from PRIOR."""
 GROUPS = 5
 """Of the reliability plot, of about equal size."""
 FEWEST, FEWEST_PEOPLE = 8, 3
@@ -115,7 +117,7 @@ def fit(cases: Iterable[Judged]) -> Calibration:
     good = np.array([c.good for c in cases])
     target = np.where(good, (good.sum() + 1) / (good.sum() + 2), 1 / ((~good).sum() + 2))
     spread = x.std(axis=0)
-    scale = np.where(spread > 1e-6, spread, 1.0)  # what all share gets no weight from the ridge
+    scale = np.where(spread > 1e-6, spread, 1.0)
     x = x / scale
 
     def loss(parameters):
@@ -123,9 +125,10 @@ def fit(cases: Iterable[Judged]) -> Calibration:
         logit = intercept - x @ weights
         error = np.logaddexp(0, logit) - target * logit
         slope = 1 / (1 + np.exp(-logit)) - target
-        return error.sum() + RIDGE / 2 * weights @ weights, np.r_[slope.sum(), -slope @ x + RIDGE * weights]
+        off = weights - PRIOR
+        return error.sum() + RIDGE / 2 * off @ off, np.r_[slope.sum(), -slope @ x + RIDGE * off]
 
-    start = np.r_[0.0, np.full(len(DOUBTS), 0.5)]
+    start = np.r_[0.0, np.full(len(DOUBTS), PRIOR)]
     bounds = [(None, None)] + [(0, None)] * len(DOUBTS)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return Calibration(float(found[0]), tuple((found[1:] / scale).tolist()), {})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,13 @@ def test_a_doubt_that_seems_to_help_gets_no_weight():
     calibration = fit(cases)
     assert all(weight >= 0 for weight in calibration.weights)
     assert dict(zip(DOUBTS, calibration.weights, strict=True))["blur"] == 0
+
+
+def test_a_doubt_that_no_case_shows_lowers_the_confidence_all_the_same():
+    cases = [replace(c, evidence=replace(c.evidence, metal=0.0)) for c in femora(100)]
+    calibration = fit(cases)
+    plain, metal = (calibration.confidence(Evidence(0.5, x, 0.0, 0.0)) for x in (0.0, 3.0))
+    assert metal < plain - 0.1
 
 
 def test_few_cases_do_not_make_it_sure():
