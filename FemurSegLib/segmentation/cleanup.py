@@ -12,14 +12,14 @@ from FemurSegLib.surfaces.field import depth
 THRESHOLD = 0.5
 JOINED = 0.25
 """A piece with more than this part of what is its own in negative weight is two femora in one, and is parted."""
-SPUR_RADIUS = 3.0
+SPUR_RADIUS = 2.0
 """Voxels (of about 1 mm). Where a ball of this radius, rolling inside the bone, does not reach, there may be a
 fleck of the socket or of the tibia that hangs on by a thread (Testing/benchmarks/spurs.py: with and without)."""
 SPUR_REACH, SPUR_LENGTH = 1.0, 3.0
 """Such a part is cut off `SPUR_REACH` above where the ball was, if it goes on beyond `SPUR_LENGTH`; ridges and the
 tips of thin true bone do not."""
-SPUR_SHARE = 0.1
-"""If more than this part would fall away, it may be bone beyond a fracture or metal, and all of it stays."""
+SPUR_VOXELS = 1000
+"""More than about 1 ml is no fleck but may be bone beyond a fracture, metal or a gap of the mask, and stays."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def without_spurs(mask: np.ndarray) -> np.ndarray:
         return mask
     spurs = np.zeros(count + 1, bool)
     spurs[parts[mask & (above > SPUR_LENGTH)]] = True
-    kept = largest(mask & ~spurs[parts])
-    return kept if kept.sum() >= (1 - SPUR_SHARE) * mask.sum() else mask
+    spurs &= np.bincount(parts.ravel()) <= SPUR_VOXELS
+    return largest(mask & ~spurs[parts])
 
 
 def _solid(mask: np.ndarray) -> np.ndarray:
