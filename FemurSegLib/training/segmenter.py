@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from FemurSegLib.errors import MemoryExhaustedError
-from FemurSegLib.segmentation.network import PATCH, build_network
+from FemurSegLib.segmentation.network import PATCH, build_network, recipe_of
 from FemurSegLib.training import checkpoint
 from FemurSegLib.training.batches import Mixture, load_batches
 from FemurSegLib.training.cases import Case
@@ -119,7 +119,10 @@ class _Training:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
         self.step = self.seen = 0
         self.progress = Progress()
-        self.precision = mixed_precision(settings.precision, self.device)
+        precision = settings.precision
+        if precision == "auto" and self.device.type == "cpu":
+            precision = recipe_of(settings.network).cpu_precision
+        self.precision = mixed_precision(precision, self.device)
         self._begin_or_go_on()
 
     @property

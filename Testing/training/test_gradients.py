@@ -41,3 +41,36 @@ def test_weights_stay_finite_and_learn_when_a_gradient_is_not(tmp_path, monkeypa
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     torch.manual_seed(settings.seed)
     assert not torch.equal(tensors["0.weight"].float()[1:], tiny_network()[0].weight.detach().half().float()[1:])
+
+
+@pytest.mark.parametrize(
+    "name, precision, bfloat16", [("vnet", "auto", False), ("segresnet", "auto", True), ("vnet", "bf16", True)]
+)
+def test_networks_with_the_smallest_maps_train_in_single_precision_on_a_cpu(
+    tmp_path, monkeypatch, name, precision, bfloat16
+):
+    seen = []
+
+    class Spy(torch.nn.Conv3d):
+        def forward(self, image):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(image)
+
+    monkeypatch.setattr("FemurSegLib.training.segmenter.build_network", lambda *settings: Spy(1, 2, 1))
+    monkeypatch.setattr("FemurSegLib.segmentation.inference.cpu_has_bfloat16", lambda: True)
+    ct, labels = two_femora()
+    write_volume(tmp_path / "A_CT.nii.gz", ct)
+    write_volume(tmp_path / "A_femurs.nii.gz", Volume(labels, ct.grid))
+    case = Case(tmp_path / "A_CT.nii.gz", tmp_path / "A_femurs.nii.gz")
+    settings = SegmenterTraining(
+        tmp_path / "run",
+        cases=(case,),
+        network=name,
+        patch=(16, 16, 16),
+        batch=1,
+        steps=1,
+        workers=0,
+        precision=precision,
+    )
+    train_segmenter(settings, report=lambda line: None)
+    assert seen == [bfloat16]
