@@ -64,9 +64,9 @@ def comparison_table(rows: list[dict], comparison: Comparison) -> str:
     rule = "-" * max(map(len, lines))
     limit = "" if math.isinf(c.minutes) else f" or {c.minutes:g} minutes"
     notes = [
-        f"Trained on {c.train_phantoms} phantoms for {c.steps} steps of {c.batch} patches (sides of at most "
-        f"{c.largest_patch} voxels){limit}, on {c.device}; run on {c.test_phantoms} phantoms of people left out: "
-        f"{', '.join(c.test_people)}. A phantom gives two crops of 3 mm and of 1 mm.",
+        f"Training: {c.steps} steps{limit}, batch {c.batch}, sides of a patch at most {c.largest_patch} voxels, on "
+        f"{c.device}; phantoms: {c.train_phantoms}, and to test on {c.test_phantoms} of people left out (in turn "
+        f"{', '.join(c.test_people)}). A phantom gives two crops of 3 mm and of 1 mm.",
         "Each with the loss and the learning rate of its paper, where that gives them.",
         f"Largest patch: cube that can be trained on in {c.memory_gb:g} GB, counted. File: in single precision.",
         "A small budget says how the entrants begin, not how they end. The papers' rows are of other people, "
