@@ -64,7 +64,7 @@ def compartment_options(args: argparse.Namespace):
 def run(args: argparse.Namespace) -> int:
     """Prints a table a femur, and writes `args.out`. Raises InputError, NoFemurError or OutputError."""
     from FemurSegLib import __version__
-    from FemurSegLib.anatomy.record import read_femurs
+    from FemurSegLib.anatomy.record import models_of, read_femurs
     from FemurSegLib.errors import InputError, NoFemurError, OutputError
     from FemurSegLib.sides import DISPLAY_NAMES
     from FemurSegLib.volume import read_ct, read_labelmap
@@ -103,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
             "ct": str(Path(args.ct).absolute()) if args.ct else None,
             "perturbations": args.perturbations,
             "warnings": warnings,
+            "models": [
+                {"name": m.name, "file": m.file, "sha256": m.sha256} for m in models_of(anatomy.femurs.values())
+            ],
             "femurs": anatomy.femurs,
         }
         write_text(args.out, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from FemurSegLib import models
 from FemurSegLib.errors import CancelledError, FemurSegError, InputError
 from FemurSegLib.findings import Finding
 from FemurSegLib.grid import Grid
+from FemurSegLib.models import Model
 from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 
 from .bone import Bone
@@ -24,6 +26,7 @@ from .measurements import as_dict, measure
 from .regions import REGION_NAMES, label_regions, region_volumes, whole_volume
 from .stability import spread
 
+NOT_ASKED = "it was not asked for (option --compartments)"
 AROUND_MM = 15.0
 """What is cut out around a femur before it is read: the network for its compartments looks at so much."""
 
@@ -66,7 +69,7 @@ def read_femurs(
         name = DISPLAY_NAMES[side].lower()
         of_side = np.where(labels[window] == LABELS[side], LABELS[side], 0).astype(np.uint8)
         hu = None if ct is None else ct[window]
-        cortex, why = None, "it was not asked for" if compartments is None else "no CT was given"
+        cortex, why = None, NOT_ASKED if compartments is None else "no CT was given"
         if compartments is not None and hu is not None:
             cortex, why = _compartments(hu, of_side, place, calibration, device, compartments, out.findings, side)
         try:
@@ -85,6 +88,12 @@ def read_femurs(
             words = f"{record['missing']['side'].capitalize()}; check the sides."
             out.findings.append(Finding("side_doubtful", words, side))
     return out
+
+
+def models_of(records: Iterable[dict]) -> list[Model]:
+    """The weights that records were made with, beside those of the masks."""
+    by_network = any(record["compartments"].get("method") == "network" for record in records)
+    return [models.find("compartments")] if by_network else []
 
 
 def femur_record(

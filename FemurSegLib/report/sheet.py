@@ -37,6 +37,7 @@ CUT_OUTS = (
     ("knee", "axial", "epicondyles", 110.0, "Knee, axial between the epicondyles"),
 )
 """Slices of each side: joint, view, landmark they run through, width in mm, caption."""
+NO_PROOF = "The program noticed nothing. A mask can still be wrong: look at the contours in the slices."
 ABSENT = ("femur_missing", "side_doubtful")
 """Warnings that say why a femur is not there."""
 JOINTS = {"hip": "head_center", "knee": "notch"}
@@ -136,7 +137,7 @@ def _warnings(document: dict, without_ct: str) -> str:
     told += [f"The {DISPLAY_NAMES[s].lower()} is not in this result." for s in absent if s not in explained]
     told += [without_ct] if without_ct else []
     if not told:
-        return '<div class="warnings none"><h2>No warnings</h2></div>'
+        return f'<div class="warnings none"><h2>No warnings</h2>{NO_PROOF}</div>'
     items = "".join(f"<li>{escape(text)}</li>" for text in dict.fromkeys(told))
     return f'<div class="warnings"><h2>Look at this first</h2><ul>{items}</ul></div>'
 

@@ -37,7 +37,7 @@ def test_a_record_holds_landmarks_lines_measurements_and_regions_by_known_names(
     assert set(right["landmarks"]) <= set(LANDMARK_NAMES)
     assert list(right["measurements"]) == list(NAMES)
     assert set(right["regions"]) == set(REGION_NAMES)
-    assert right["compartments"] == {"reason": "it was not asked for"}
+    assert right["compartments"] == {"reason": record.NOT_ASKED}
     volumes = {name: region["volume_ml"] for name, region in right["regions"].items()}
     whole = np.count_nonzero(labels) * 1.5**3 / 1000
     assert volumes["whole"] == pytest.approx(whole)
