@@ -136,7 +136,7 @@ def segment_femurs(
     read = {}
     if anatomy:
         with clock("anatomy"):
-            from FemurSegLib.anatomy.record import read_femurs
+            from FemurSegLib.anatomy.record import models_of, read_femurs
 
             bones = read_femurs(
                 labels,
@@ -148,6 +148,7 @@ def segment_femurs(
                 device=device,
             )
         read, findings = bones.femurs, findings + bones.findings
+        used += models_of(read.values())
     for finding in findings:
         progress(events.warning(finding))
     return Segmentation(
