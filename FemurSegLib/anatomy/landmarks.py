@@ -181,7 +181,7 @@ def _diaphysis(bone: Bone, head: np.ndarray, knee: np.ndarray) -> np.ndarray:
 
 def _ends(bone: Bone, up: np.ndarray) -> np.ndarray:
     """The two points farthest apart. From every pair of corners of the hull that may be them (`ENDS_MM`) both are
-    moved to the summits along the line that joins them: so neither noise nor steps of the mask lengthen the bone."""
+    moved to the summits along the line that joins them: so neither noise nor steps of the mask lengthen it."""
     from scipy.spatial.distance import cdist
 
     height = bone.hull_mm @ up
