@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 MARGIN_MM = 12.0
 """Added around a region before it is segmented."""
-WIDEN_MM = 30.0
-"""A region whose mask runs into its edge, where the scan goes on, is widened there by this, and tried again."""
+WIDEN_MM = (30.0, 60.0, 30.0)
+"""A region whose mask runs into its edge, where the scan goes on, is widened there by this (along k, j, i), and
+tried again. Front to back by more: one view alone sees that extent, and boxes of bent legs are short there."""
 ATTEMPTS = 3
 SMALLEST_ML = 1.5
 """Less than this is not called a femur."""
@@ -212,13 +213,13 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
 
     confined: nothing outside the region is femur, whatever the network says. Pieces are told apart on the network's
     grid of 1 mm, then the probability goes back to the voxels of the CT. A mask that runs into the edge of every
-    wider box has most likely gone over into another bone: then that of the first box is taken.
+    wider box has most likely gone over into another bone: then it ends where the first box did, but front and back.
     """
     from FemurSegLib.segmentation.cleanup import largest, one_body
     from FemurSegLib.segmentation.inference import to_shape
 
     spacing_kji = np.array(oriented.grid.spacing_mm[::-1])
-    grown = tuple(np.array(edge) for edge in region.padded(margin_mm, oriented.grid))
+    first = grown = tuple(np.array(edge) for edge in region.padded(margin_mm, oriented.grid))
     for attempt in range(ATTEMPTS):
         lower, upper = grown
         crop = oriented.crop(tuple(lower), tuple(upper))
@@ -233,12 +234,15 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
             return None
         grown = _widened(body.mask, lower, upper, oriented.grid.shape, spacing_kji)
         complete = confined or np.array_equal(grown, (lower, upper))
-        first = (lower, upper, body) if attempt == 0 else first
         if complete:
             break
+    voxels = to_shape(body.field, crop.grid.shape) > 0.5
     if not complete:
-        lower, upper, body = first
-    voxels = largest(to_shape(body.field, tuple(upper - lower)) > 0.5)
+        (k, _, i), (k_end, _, i_end) = first[0] - lower, first[1] - lower
+        within = np.zeros_like(voxels)
+        within[k:k_end, :, i:i_end] = True
+        voxels &= within
+    voxels = largest(voxels)
     return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete)
 
 
@@ -262,7 +266,7 @@ def _belonging(shape, lower, upper, region: Region, others) -> np.ndarray:
 def _widened(mask, lower, upper, shape, spacing_kji):
     lower, upper = lower.copy(), upper.copy()
     for axis in range(3):
-        step = int(np.ceil(WIDEN_MM / spacing_kji[axis]))
+        step = int(np.ceil(WIDEN_MM[axis] / spacing_kji[axis]))
         if lower[axis] > 0 and mask.take(0, axis).any():
             lower[axis] = max(0, lower[axis] - step)
         if upper[axis] < shape[axis] and mask.take(-1, axis).any():

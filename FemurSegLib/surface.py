@@ -102,6 +102,17 @@ def _ends(box, shape, spacing) -> np.ndarray:
     )[::-1]
 
 
+def _across_slices(spacing) -> int:
+    """The axis whose removal leaves square pixels, which is quick; the coarsest of several or of none."""
+    from .surfaces.field import SQUARE
+
+    def rank(axis):
+        one, other = np.delete(spacing, axis)
+        return abs(one - other) <= SQUARE * min(one, other), spacing[axis]
+
+    return max(range(3), key=rank)
+
+
 def _contour(mask, spacing, ends, step_mm: float, smoothing: float, between_slices: str) -> vtkPolyData:
     """Surface of a bool mask that fills its array, cut at `ends`, in mm (i, j, k) from the first voxel's centre."""
     from .surfaces.field import resample, signed_distance
@@ -115,7 +126,7 @@ def _contour(mask, spacing, ends, step_mm: float, smoothing: float, between_slic
             walked[:n] = walked[n]
         if cuts[axis, 1]:
             walked[-n:] = walked[-n - 1]
-    order = [int(np.argmax(spacing))]  # slices lie across the coarsest axis
+    order = [_across_slices(spacing)]
     order += [axis for axis in range(3) if axis != order[0]]
     size = [int(n * s / step_mm) + 2 for n, s in zip(padded.shape, spacing, strict=True)]
     if np.prod(size, dtype=float) > LARGEST_FIELD:

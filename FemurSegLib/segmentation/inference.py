@@ -7,6 +7,7 @@ on_crop = to_shape(probability, crop.grid.shape)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from FemurSegLib.volume import Volume
 
 WINDOWS = ((160, 160, 160), (128, 128, 128), (96, 96, 96), (64, 64, 64))
-"""Windows (k, j, i) from large to small: the next is tried where memory does not suffice."""
+"""Windows (k, j, i) from large to small: the next is tried where memory does not suffice. Only their volume counts;
+their shape follows the region, see `shaped`."""
+NARROWEST = 96
+"""Voxels along an axis, if the region has so many: what the networks saw of a bone while they learned."""
 OVERLAP = 0.25
 
 
@@ -86,9 +90,7 @@ class Runner:
 
         image = to_working_grid(crop).to(self.device)
         multiple = self._recipe.size_multiple
-        roi = self._only_window or tuple(
-            min(w, -(-n // multiple) * multiple) for w, n in zip(window, image.shape[2:], strict=True)
-        )
+        roi = self._only_window or shaped(window, image.shape[2:], multiple)
         done, expected = 0, _count_windows(image.shape[2:], roi)
 
         def predict(patch):
@@ -161,11 +163,32 @@ def _trilinear(image: torch.Tensor, size) -> torch.Tensor:
     return F.interpolate(image, size=tuple(int(n) for n in size), mode="trilinear", align_corners=False)
 
 
+def shaped(window, shape, multiple: int) -> tuple[int, int, int]:
+    """A window (k, j, i) of at most the volume of `window` that gets over an image of `shape` with least work.
+
+    Along a femur that is 180 voxels wide and deep cubes of 160 take four rows, flatter windows one. Sizes are
+    multiples of `multiple`.
+    """
+    choices = []
+    for n in shape:
+        whole = -(-n // multiple) * multiple
+        sizes = range(min(whole, -(-NARROWEST // multiple) * multiple), whole + 1, multiple)
+        smallest = {}
+        for size in sizes:
+            smallest.setdefault(_windows_along(n, size), size)
+        choices.append(smallest.values())
+    fitting = [roi for roi in itertools.product(*choices) if np.prod(roi) <= np.prod(window)]
+    if not fitting:
+        return tuple(min(w, -(-n // multiple) * multiple) for w, n in zip(window, shape, strict=True))
+    return min(fitting, key=lambda roi: np.prod(roi) * _count_windows(shape, roi))
+
+
+def _windows_along(n: int, size: int) -> int:
+    return 1 if n <= size else -(-(n - size) // max(1, int(size * (1 - OVERLAP)))) + 1
+
+
 def _count_windows(shape, roi) -> int:
-    steps = [
-        1 if n <= w else -(-(n - w) // max(1, int(w * (1 - OVERLAP)))) + 1 for n, w in zip(shape, roi, strict=True)
-    ]
-    return int(np.prod(steps))
+    return int(np.prod([_windows_along(n, size) for n, size in zip(shape, roi, strict=True)]))
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -150,3 +150,22 @@ def test_a_gpu_too_full_for_the_network_gives_way_to_the_cpu_and_it_is_said():
     runner = Runner(Full(), "cuda")
     assert runner.device.type == "cpu" and "cuda" in runner.notes[0]
     assert runner.probability(crop()).shape == (80, 24, 40)
+
+
+@pytest.mark.parametrize("shape", [(478, 171, 184), (524, 210, 118), (90, 90, 90), (60, 200, 200), (1400, 300, 300)])
+def test_windows_take_the_shape_of_the_region(shape):
+    cube = inference.WINDOWS[0]
+    window = inference.shaped(cube, shape, 8)
+    assert np.prod(window) <= np.prod(cube) and all(n % 8 == 0 for n in window)
+    assert all(size >= min(inference.NARROWEST, n) for size, n in zip(window, shape, strict=True))
+
+    def work(size):
+        size = tuple(min(s, -(-n // 8) * 8) for s, n in zip(size, shape, strict=True))
+        return np.prod(size) * inference._count_windows(shape, size)
+
+    assert work(window) <= work(cube)
+    assert work(window) < 2 * np.prod(shape)
+
+
+def test_so_small_windows_stay_as_they_are():
+    assert inference.shaped((64, 64, 64), (300, 300, 300), 8) == (64, 64, 64)
