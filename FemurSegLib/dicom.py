@@ -93,7 +93,10 @@ def read_series(path) -> Volume:
 
 
 def find_series(path) -> list[Series]:
-    """All CT series below a folder, or the one of a file in its own folder. Raises InputError if none is, saying what is."""
+    """All CT series below a folder, or the one of a file in its own folder.
+
+    Raises InputError if there is none, saying what is there.
+    """
     path = Path(path)
     wanted, files = None, _files(path)
     if path.is_file():

@@ -60,15 +60,18 @@ def _stored_values(path: Path, dataset: pydicom.Dataset) -> np.ndarray:
     """(frames, rows, columns) as stored, without unused bits (PS3.5 8.1.1)."""
     bits, stored = dataset.BitsAllocated, dataset.BitsStored
     if bits not in (8, 16, 32):
-        raise InputError(f"{path.name} stores {bits} bits a pixel, which is not read here.",
-                         "Export the CT series with 16 bits a pixel.")
+        raise InputError(
+            f"{path.name} stores {bits} bits a pixel, which is not read here.",
+            "Export the CT series with 16 bits a pixel.",
+        )
     order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
     dtype = np.dtype(f"{order}{'i' if dataset.PixelRepresentation else 'u'}{bits // 8}")
     shape = (_frame_count(dataset), dataset.Rows, dataset.Columns)
     count = int(np.prod(shape))
     if len(dataset.PixelData) < count * dtype.itemsize:
-        raise InputError(f"{path.name} is truncated: it ends before its last pixel.",
-                         "Copy or export the CT series again.")
+        raise InputError(
+            f"{path.name} is truncated: it ends before its last pixel.", "Copy or export the CT series again."
+        )
     values = np.frombuffer(dataset.PixelData, dtype, count).reshape(shape)
     if stored < bits:
         high = int(dataset.get("HighBit", stored - 1))

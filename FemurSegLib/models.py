@@ -184,9 +184,7 @@ def _model(folder: Path, name: str, entry: dict) -> Model:
 def _named(name: str, folder) -> Model:
     models = table(folder)
     if name not in models:
-        raise ModelError(
-            f"There are no weights called '{name}'.", f"There are: {', '.join(models) or 'none'}."
-        )
+        raise ModelError(f"There are no weights called '{name}'.", f"There are: {', '.join(models) or 'none'}.")
     return models[name]
 
 
@@ -196,9 +194,7 @@ def _checked_bytes(model: Model) -> bytes:
     except OSError as error:
         raise ModelError(f"The weights {model.path} could not be read.", _REINSTALL) from error
     if hashlib.sha256(data).hexdigest() != model.sha256:
-        raise ModelError(
-            f"The weights {model.path} are damaged or not the ones expected (SHA-256).", _REINSTALL
-        )
+        raise ModelError(f"The weights {model.path} are damaged or not the ones expected (SHA-256).", _REINSTALL)
     return data
 
 

@@ -43,8 +43,10 @@ def is_nifti(path: Path) -> bool:
 def read_header(path: Path) -> Header:
     """The header. Raises InputError for a file that is damaged, not one 3D image, or placed nowhere."""
     if sibling := rival(path):
-        raise InputError(f"{path.name} lies beside {sibling.name}, and other programs read that one instead.",
-                         "Move one of them to another folder.")
+        raise InputError(
+            f"{path.name} lies beside {sibling.name}, and other programs read that one instead.",
+            "Move one of them to another folder.",
+        )
     try:
         raw = next(_chunks(path), b"")
     except (OSError, zlib.error) as error:
@@ -54,24 +56,33 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path.name} is empty or not a NIfTI-1 file.", DAMAGED)
     fields = {name: struct.unpack_from(order + code, raw, at) for name, (at, code) in FIELDS.items()}
     if not fields["magic"][0].startswith(b"n+1"):
-        raise InputError(f"{path.name} is an Analyze file or a header without its voxels.",
-                         "Export the CT as one NIfTI file.")
+        raise InputError(
+            f"{path.name} is an Analyze file or a header without its voxels.", "Export the CT as one NIfTI file."
+        )
     count, *dims = fields["dim"]
-    dims = list(dims[:max(count, 0)]) + [1] * (3 - count)
+    dims = list(dims[: max(count, 0)]) + [1] * (3 - count)
     if min(dims) < 1 or max(dims[3:], default=1) > 1:
         sizes = " x ".join(str(n) for n in dims)
-        raise InputError(f"{path.name} is not one 3D image: its size is {sizes}.",
-                         "Export a single volume with one value a voxel.")
+        raise InputError(
+            f"{path.name} is not one 3D image: its size is {sizes}.",
+            "Export a single volume with one value a voxel.",
+        )
     if fields["type"][0] not in TYPES:
-        raise InputError(f"{path.name} holds colours or another type of voxel that is not a CT.",
-                         "Export the CT with one number a voxel.")
+        raise InputError(
+            f"{path.name} holds colours or another type of voxel that is not a CT.",
+            "Export the CT with one number a voxel.",
+        )
     spacing = fields["pixdim"][1:4]
     if not (np.isfinite(spacing).all() and min(spacing) > 0):
-        raise InputError(f"{path.name} gives a voxel spacing of {' x '.join(f'{s:g}' for s in spacing)} mm.",
-                         "Export the CT again; its header is wrong.")
+        raise InputError(
+            f"{path.name} gives a voxel spacing of {' x '.join(f'{s:g}' for s in spacing)} mm.",
+            "Export the CT again; its header is wrong.",
+        )
     if fields["qform"][0] <= 0 and fields["sform"][0] <= 0:
-        raise InputError(f"{path.name} does not say how the patient lies (its qform and sform codes are 0).",
-                         "Right and left cannot be told. Export the CT again from its DICOM series.")
+        raise InputError(
+            f"{path.name} does not say how the patient lies (its qform and sform codes are 0).",
+            "Right and left cannot be told. Export the CT again from its DICOM series.",
+        )
     slope, intercept = fields["slope"][0], fields["intercept"][0]
     if slope == 0 or not np.isfinite([slope, intercept]).all():
         slope, intercept = 1.0, 0.0  # the standard: no scaling
@@ -87,17 +98,20 @@ def read_voxels(path: Path, header: Header, dtype, convert) -> np.ndarray:
     """
     result = np.empty(header.shape, dtype)
     plain = header.slope == 1 and header.intercept == 0 and header.dtype == result.dtype
-    buffer = result.reshape(-1).view(np.uint8) if plain else np.empty(
-        header.shape[1] * header.shape[2] * header.dtype.itemsize, np.uint8)
+    buffer = (
+        result.reshape(-1).view(np.uint8)
+        if plain
+        else np.empty(header.shape[1] * header.shape[2] * header.dtype.itemsize, np.uint8)
+    )
     skip, filled, done = header.start, 0, 0
     try:
         for chunk in _chunks(path):
             piece = np.frombuffer(chunk, np.uint8)[skip:]
             skip = max(0, skip - len(chunk))
             while len(piece) and done < len(result):
-                taken = piece[:len(buffer) - filled]
-                buffer[filled:filled + len(taken)] = taken
-                filled, piece = filled + len(taken), piece[len(taken):]
+                taken = piece[: len(buffer) - filled]
+                buffer[filled : filled + len(taken)] = taken
+                filled, piece = filled + len(taken), piece[len(taken) :]
                 if filled == len(buffer):
                     if plain:
                         done = len(result)

@@ -92,9 +92,7 @@ def draw_overview(surfaces: dict[str, vtkPolyData]) -> Image.Image:
     font, small = _font(22), _font(17)
     drawn = []
     for (title, shown, axes), (lower, upper) in zip(panels, extents, strict=True):
-        drawn.append(
-            (title, _render({side: coarse[side] for side in shown}, axes, lower, upper, mm_per_pixel))
-        )
+        drawn.append((title, _render({side: coarse[side] for side in shown}, axes, lower, upper, mm_per_pixel)))
     widths = [max(picture.width, round(small.getlength(title))) + 2 * _MARGIN for title, picture in drawn]
     height = max(picture.height for _, picture in drawn)
     sheet = Image.new("RGB", (sum(widths), height + 4 * _MARGIN), _BACKGROUND)
@@ -134,9 +132,7 @@ def _render(surfaces: dict[str, vtkPolyData], axes, lower, upper, mm_per_pixel: 
     for at, side in enumerate(surfaces):
         here = hit & (number == at)
         picture[here] = shade[here][:, None] * np.array(_rgb(side))
-    blocks = picture.reshape(
-        rows // _SUPERSAMPLING, _SUPERSAMPLING, columns // _SUPERSAMPLING, _SUPERSAMPLING, 3
-    )
+    blocks = picture.reshape(rows // _SUPERSAMPLING, _SUPERSAMPLING, columns // _SUPERSAMPLING, _SUPERSAMPLING, 3)
     return Image.fromarray(np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8))
 
 
@@ -159,8 +155,7 @@ def _samples(surface: vtkPolyData, axes, step_mm: float):
         a, b = np.meshgrid(np.arange(count + 1), np.arange(count + 1))
         inside = a + b <= count
         weights = (
-            np.stack([a[inside], b[inside], count - a[inside] - b[inside]], axis=-1).astype(np.float32)
-            / count
+            np.stack([a[inside], b[inside], count - a[inside] - b[inside]], axis=-1).astype(np.float32) / count
         )
         chosen = triangles[parts == count]
         together = max(1, _SAMPLES_AT_ONCE // len(weights))

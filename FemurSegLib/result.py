@@ -113,9 +113,7 @@ def check_folder(folder: Path | str) -> Path:
     try:
         if folder.exists():
             if not folder.is_dir():
-                raise OutputError(
-                    f"{folder} is a file, not a folder.", "Choose another folder for the result."
-                )
+                raise OutputError(f"{folder} is a file, not a folder.", "Choose another folder for the result.")
             names = {entry.name for entry in folder.iterdir()} - _OF_THE_SYSTEM
             strange = sorted(names - {DOCUMENT, REPORT, *FILES.values()})
             if strange:
@@ -468,6 +466,4 @@ def _output_error(error: OSError, folder: Path) -> OutputError:
         return OutputError(f"{folder} may not be written.", "Choose a place where you may write.")
     if error.errno in (errno.EBUSY, errno.EXDEV):
         return OutputError(f"{folder} is in use or a mounted disk.", "Choose a folder inside it.")
-    return OutputError(
-        f"{folder} could not be written ({error.strerror or error}).", "Choose another folder."
-    )
+    return OutputError(f"{folder} could not be written ({error.strerror or error}).", "Choose another folder.")

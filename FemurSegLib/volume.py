@@ -1,8 +1,8 @@
 """Volumes: voxels and where they lie in the patient, and the files they are read from and written to.
 
-    volume = read_ct("leg.nii.gz").oriented()
-    volume.voxels[k, j, i]                  # HU, int16
-    volume.grid.lps((i, j, k))              # mm towards the patient's left, back and head
+volume = read_ct("leg.nii.gz").oriented()
+volume.voxels[k, j, i]                  # HU, int16
+volume.grid.lps((i, j, k))              # mm towards the patient's left, back and head
 """
 
 from __future__ import annotations
@@ -77,15 +77,21 @@ def read_ct(path) -> Volume:
     else:
         volume = _read(path, np.int16, to_hounsfield)
     if min(volume.grid.shape) < SMALLEST_SIZE:
-        raise InputError(f"{path.name} has {volume.grid.describe_size()} voxels: too few for a CT volume.",
-                         "Choose the CT volume itself, not a scout or a single slice.")
+        raise InputError(
+            f"{path.name} has {volume.grid.describe_size()} voxels: too few for a CT volume.",
+            "Choose the CT volume itself, not a scout or a single slice.",
+        )
     longest_mm = float(np.max(np.multiply(volume.grid.shape[::-1], volume.grid.spacing_mm)))
     if not LONGEST_SIDE_MM[0] <= longest_mm <= LONGEST_SIDE_MM[1]:
-        raise InputError(f"{path.name} would be {longest_mm:.3g} mm long: its spacing is not in millimetres.",
-                         "Export the CT again; its header is wrong.")
+        raise InputError(
+            f"{path.name} would be {longest_mm:.3g} mm long: its spacing is not in millimetres.",
+            "Export the CT again; its header is wrong.",
+        )
     if all(plane.min() >= 0 for plane in volume.voxels):
-        raise InputError(f"{path.name} is not in Hounsfield units: no value is below 0 (air is -1000).",
-                         "Export the CT again with its rescale intercept (often -1024) applied.")
+        raise InputError(
+            f"{path.name} is not in Hounsfield units: no value is below 0 (air is -1000).",
+            "Export the CT again with its rescale intercept (often -1024) applied.",
+        )
     return volume
 
 
@@ -103,8 +109,9 @@ def write_volume(path, volume: Volume) -> None:
     if not path.name.lower().endswith(FORMATS):
         raise OutputError(f"{path.name} does not end in a known format.", f"Use one of {', '.join(FORMATS)}.")
     if sibling := nifti.rival(path):
-        raise OutputError(f"{path.name} would lie beside {sibling.name}, and would not be read.",
-                          "Choose another name or folder.")
+        raise OutputError(
+            f"{path.name} would lie beside {sibling.name}, and would not be read.", "Choose another name or folder."
+        )
     try:
         sitk.WriteImage(to_sitk(volume), str(path), useCompression=True)
         if nifti.is_nifti(path):
@@ -151,8 +158,9 @@ def to_hounsfield(values: np.ndarray) -> np.ndarray:
     """Numbers of any type as int16: rounded, and clipped to what int16 holds. Raises InputError for NaN."""
     if values.dtype.kind == "f":
         if np.isnan(values).any():
-            raise InputError("The CT has voxels that are not numbers (NaN).",
-                             "Export the CT again, as 16-bit integers.")
+            raise InputError(
+                "The CT has voxels that are not numbers (NaN).", "Export the CT again, as 16-bit integers."
+            )
         values = np.rint(values)
     return np.clip(values, -32768, 32767).astype(np.int16)
 
@@ -161,8 +169,10 @@ def _to_labels(values: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         labels = values.astype(np.uint8)
     if not np.array_equal(labels, values):
-        raise InputError("This is not a labelmap: it holds other values than whole numbers from 0 to 255.",
-                         "Choose the labelmap, not the CT.")
+        raise InputError(
+            "This is not a labelmap: it holds other values than whole numbers from 0 to 255.",
+            "Choose the labelmap, not the CT.",
+        )
     return labels
 
 
@@ -171,8 +181,10 @@ def _read(path: Path, dtype, convert) -> Volume:
     if not path.is_file():
         raise InputError(f"There is no file {path}.", "Check the path.")
     if not path.name.lower().endswith(FORMATS):
-        raise InputError(f"{path.name} is not in a format that is read here.",
-                         f"Give a DICOM folder or a file that ends in {', '.join(FORMATS)}.")
+        raise InputError(
+            f"{path.name} is not in a format that is read here.",
+            f"Give a DICOM folder or a file that ends in {', '.join(FORMATS)}.",
+        )
     try:
         header = nifti.read_header(path) if nifti.is_nifti(path) else None
         reader = sitk.ImageFileReader()
@@ -182,12 +194,14 @@ def _read(path: Path, dtype, convert) -> Volume:
         reader.ReadImageInformation()
         grid = _grid_of(reader, path.name)
         if reader.GetNumberOfComponents() > 1:
-            raise InputError(f"{path.name} holds colours or vectors.",
-                             "Export the CT with one number a voxel.")
-        if _is_nrrd(path) and (not reader.HasMetaDataKey("NRRD_space")
-                               or reader.GetMetaData("NRRD_space") not in NRRD_SPACES):
-            raise InputError(f"{path.name} does not say how the patient lies (its space is not anatomical).",
-                             "Right and left cannot be told. Export the CT again from its DICOM series.")
+            raise InputError(f"{path.name} holds colours or vectors.", "Export the CT with one number a voxel.")
+        if _is_nrrd(path) and (
+            not reader.HasMetaDataKey("NRRD_space") or reader.GetMetaData("NRRD_space") not in NRRD_SPACES
+        ):
+            raise InputError(
+                f"{path.name} does not say how the patient lies (its space is not anatomical).",
+                "Right and left cannot be told. Export the CT again from its DICOM series.",
+            )
         if header:
             return Volume(nifti.read_voxels(path, header, dtype, convert), grid)
         voxels = np.asarray(_Buffer(reader.Execute())).reshape(grid.shape)
@@ -197,21 +211,25 @@ def _read(path: Path, dtype, convert) -> Volume:
                 target[:] = convert(plane)
         return Volume(voxels, grid)
     except MemoryError as error:
-        raise MemoryExhaustedError(f"{path.name} does not fit into memory.",
-                                   "Close other programs, or check that its header is right.") from error
+        raise MemoryExhaustedError(
+            f"{path.name} does not fit into memory.", "Close other programs, or check that its header is right."
+        ) from error
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise _not_at_right_angles(path.name) from error
-        raise InputError(f"{path.name} could not be read: it is empty, truncated or damaged.",
-                         "Copy or export the file again.") from error
+        raise InputError(
+            f"{path.name} could not be read: it is empty, truncated or damaged.", "Copy or export the file again."
+        ) from error
 
 
 def _grid_of(image: sitk.Image | sitk.ImageFileReader, name: str = "The image") -> Grid:
     """The grid of an image, or of a reader that has read the header. Raises InputError."""
     size, dimension = image.GetSize(), len(image.GetSize())
     if dimension < 3 or max(size[3:], default=1) > 1:
-        raise InputError(f"{name} is not one 3D volume: its size is {' x '.join(str(n) for n in size)}.",
-                         "Choose a file that holds a single CT volume.")
+        raise InputError(
+            f"{name} is not one 3D volume: its size is {' x '.join(str(n) for n in size)}.",
+            "Choose a file that holds a single CT volume.",
+        )
     spacing, origin = np.array(image.GetSpacing()[:3]), np.array(image.GetOrigin()[:3])
     direction = np.reshape(image.GetDirection(), (dimension, dimension))[:3, :3]
     if not (np.isfinite([*spacing, *origin]).all() and spacing.min() > 0):
@@ -222,8 +240,10 @@ def _grid_of(image: sitk.Image | sitk.ImageFileReader, name: str = "The image") 
 
 
 def _not_at_right_angles(name: str) -> InputError:
-    return InputError(f"{name} has axes that are not at right angles.",
-                      "If the gantry was tilted, resample the CT to an upright grid first.")
+    return InputError(
+        f"{name} has axes that are not at right angles.",
+        "If the gantry was tilted, resample the CT to an upright grid first.",
+    )
 
 
 def _is_nrrd(path: Path) -> bool:

@@ -90,9 +90,7 @@ def test_a_pickle_with_the_right_hash_is_not_opened(folder):
         models.load_tensors("segmenter_unet", folder)
 
 
-@pytest.mark.parametrize(
-    "change", [{"file": "../evil.safetensors"}, {"card": "/etc/passwd"}, {"kind": "oracle"}]
-)
+@pytest.mark.parametrize("change", [{"file": "../evil.safetensors"}, {"card": "/etc/passwd"}, {"kind": "oracle"}])
 def test_a_manifest_that_leaves_its_folder_or_names_unknown_kinds_is_refused(folder, change):
     manifest = json.loads((folder / models.MANIFEST).read_text())
     manifest["segmenter_unet"].update(change)

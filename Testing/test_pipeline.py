@@ -329,6 +329,4 @@ def test_the_command_takes_drawn_boxes_from_a_file(run, tmp_path):
         ]
     )
     assert code == 0
-    assert np.array_equal(
-        read_labelmap(tmp_path / "out" / "femurs.nii.gz").voxels, np.where(labels == 1, 1, 0)
-    )
+    assert np.array_equal(read_labelmap(tmp_path / "out" / "femurs.nii.gz").voxels, np.where(labels == 1, 1, 0))

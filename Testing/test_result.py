@@ -81,9 +81,7 @@ def test_slicer_finds_two_named_coloured_and_coded_segments(written, example):
     image = sitk.ReadImage(str(written.file("segmentation")))
     assert image.GetMetaData("Segmentation_MasterRepresentation") == "Binary labelmap"
     for number, side in enumerate(sides.SIDES):
-        meta = {
-            key: image.GetMetaData(f"Segment{number}_{key}") for key in ("ID", "Name", "LabelValue", "Layer")
-        }
+        meta = {key: image.GetMetaData(f"Segment{number}_{key}") for key in ("ID", "Name", "LabelValue", "Layer")}
         expected = {
             "ID": side,
             "Name": sides.DISPLAY_NAMES[side],
@@ -158,17 +156,13 @@ def test_the_overview_shows_the_right_femur_on_the_left_of_the_page(written):
 
 
 def test_the_overview_has_no_holes_in_a_bone(example):
-    shapes = {
-        side: surface.surface_of(example.labels, example.grid, label) for side, label in sides.LABELS.items()
-    }
+    shapes = {side: surface.surface_of(example.labels, example.grid, label) for side, label in sides.LABELS.items()}
     picture = np.array(pictures.draw_overview(shapes)).astype(int)
     bone = abs(picture - picture[0, 0]).max(axis=-1) > 40
     row = bone[bone.shape[0] // 2]
     starts = np.flatnonzero(np.diff(row.astype(int)) == 1)
     widths = np.flatnonzero(np.diff(row.astype(int)) == -1) - starts[: (np.diff(row.astype(int)) == -1).sum()]
-    assert (
-        widths > 60
-    ).sum() == 4  # two bones from the front, one in each of the other two; the rest is letters
+    assert (widths > 60).sum() == 4  # two bones from the front, one in each of the other two; the rest is letters
 
 
 def test_a_femur_that_is_not_there_is_said_to_be_so(tmp_path):
@@ -200,9 +194,7 @@ def test_reading_a_result_needs_neither_torch_nor_vtk_nor_simpleitk(written):
         "import sys; from FemurSegLib.result import read_result; read_result(sys.argv[1]);"
         "print([m for m in ('torch', 'vtkmodules', 'SimpleITK', 'PIL', 'numpy') if m in sys.modules])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, written.folder], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code, written.folder], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 
@@ -253,9 +245,7 @@ def test_a_folder_that_is_no_result_cannot_be_read(tmp_path):
 def test_peak_memory_is_that_of_this_process_not_of_the_one_that_started_it():
     large = np.ones(300_000_000, np.uint8)
     code = "from FemurSegLib.result import peak_memory_gb; print(peak_memory_gb())"
-    peak = float(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    )
+    peak = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert 0 < peak < 0.2
     assert result.peak_memory_gb() > large.nbytes / 1e9
 
@@ -304,9 +294,7 @@ def file_in_its_place(folder):
     folder.write_text("not a folder")
 
 
-@pytest.mark.parametrize(
-    "prepare", [foreign_file, foreign_json, note_in_an_earlier_result, file_in_its_place]
-)
+@pytest.mark.parametrize("prepare", [foreign_file, foreign_json, note_in_an_earlier_result, file_in_its_place])
 def test_what_is_not_a_result_is_refused_and_left_alone(tmp_path, example, prepare):
     prepare(tmp_path / "out")
     before = everything_below(tmp_path)

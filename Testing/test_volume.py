@@ -113,8 +113,7 @@ def test_a_crop_is_a_view_that_stays_in_place():
     np.testing.assert_allclose(marked_place(part), marked_place(volume), atol=1e-9)
 
 
-@pytest.mark.parametrize("lower, upper", [((0, 0, -1), (2, 2, 2)), ((0, 0, 0), (5, 6, 8)),
-                                          ((2, 2, 2), (2, 3, 3))])
+@pytest.mark.parametrize("lower, upper", [((0, 0, -1), (2, 2, 2)), ((0, 0, 0), (5, 6, 8)), ((2, 2, 2), (2, 3, 3))])
 def test_a_crop_that_is_empty_or_outside_is_refused(lower, upper):
     with pytest.raises(ValueError, match="empty or leaves"):
         a_volume().crop(lower, upper)
@@ -146,10 +145,17 @@ def test_an_image_shares_its_memory_and_outlives_its_name():
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("direction", [
-    STRAIGHT, TURNED, *SIGNED_PERMUTATIONS[1::5],
-    TURNED @ SIGNED_PERMUTATIONS[1], TURNED @ SIGNED_PERMUTATIONS[29],
-], ids=str)
+@pytest.mark.parametrize(
+    "direction",
+    [
+        STRAIGHT,
+        TURNED,
+        *SIGNED_PERMUTATIONS[1::5],
+        TURNED @ SIGNED_PERMUTATIONS[1],
+        TURNED @ SIGNED_PERMUTATIONS[29],
+    ],
+    ids=str,
+)
 def test_a_file_gives_back_voxels_and_places_exactly(tmp_path, ending, direction):
     volume = a_volume(direction)
     write_volume(tmp_path / f"ct{ending}", volume)
@@ -172,10 +178,14 @@ def test_a_labelmap_made_in_oriented_axes_lands_on_the_grid_of_its_ct(tmp_path, 
     assert again.voxels.dtype == np.uint8 and again.voxels.sum() == 1 and again.voxels[MARKED] == 1
 
 
-@pytest.mark.parametrize("name, dataset", [
-    ("ct.nii.gz", "ct/cmb_crc_hips"), ("ct.nii.gz", "ct/totalsegmentator_example"),
-    ("STS_029_CT.nii.gz", "ct/sts_thighs/labelled"),
-])
+@pytest.mark.parametrize(
+    "name, dataset",
+    [
+        ("ct.nii.gz", "ct/cmb_crc_hips"),
+        ("ct.nii.gz", "ct/totalsegmentator_example"),
+        ("STS_029_CT.nii.gz", "ct/sts_thighs/labelled"),
+    ],
+)
 def test_real_ct_is_read_as_simpleitk_reads_it(shared_data, name, dataset):
     path = shared_data / dataset / name
     volume, image = read_ct(path), sitk.ReadImage(str(path))
@@ -202,13 +212,29 @@ def nifti(path, stored, *, order="<", slope=0.0, intercept=0.0, **fields):
     codes = {"u1": 2, "i2": 4, "i4": 8, "f4": 16, "f8": 64, "u2": 512, "i8": 1024}
     sform = [(0, 2, 0, 10), (3, 0, 0, 20), (0, 0, 4, 30)]  # RAS+ of (i, j, k)
     size = stored.shape[::-1]
-    values = {"dim": [len(size), *size] + [1] * (7 - len(size)), "type": [codes[stored.dtype.str[1:]]],
-              "bits": [stored.dtype.itemsize * 8], "pixdim": [1, 3, 2, 4, 1, 0, 0, 0], "slope": [slope],
-              "intercept": [intercept], "qform": [0], "sform": [2], "rows": np.ravel(sform)}
+    values = {
+        "dim": [len(size), *size] + [1] * (7 - len(size)),
+        "type": [codes[stored.dtype.str[1:]]],
+        "bits": [stored.dtype.itemsize * 8],
+        "pixdim": [1, 3, 2, 4, 1, 0, 0, 0],
+        "slope": [slope],
+        "intercept": [intercept],
+        "qform": [0],
+        "sform": [2],
+        "rows": np.ravel(sform),
+    }
     values.update(fields)
-    layout = {"dim": (40, "8h"), "type": (70, "h"), "bits": (72, "h"), "pixdim": (76, "8f"),
-              "slope": (112, "f"), "intercept": (116, "f"), "qform": (252, "h"), "sform": (254, "h"),
-              "rows": (280, "12f")}
+    layout = {
+        "dim": (40, "8h"),
+        "type": (70, "h"),
+        "bits": (72, "h"),
+        "pixdim": (76, "8f"),
+        "slope": (112, "f"),
+        "intercept": (116, "f"),
+        "qform": (252, "h"),
+        "sform": (254, "h"),
+        "rows": (280, "12f"),
+    }
     header = bytearray(352)
     struct.pack_into(order + "i", header, 0, 348)
     struct.pack_into(order + "f", header, 108, 352)
@@ -220,9 +246,15 @@ def nifti(path, stored, *, order="<", slope=0.0, intercept=0.0, **fields):
     return path
 
 
-@pytest.mark.parametrize("qform, sform, taken", [
-    (1, 1, "sform"), (1, 2, "qform"), (0, 2, "sform"), (2, 0, "qform"),
-])
+@pytest.mark.parametrize(
+    "qform, sform, taken",
+    [
+        (1, 1, "sform"),
+        (1, 2, "qform"),
+        (0, 2, "sform"),
+        (2, 0, "qform"),
+    ],
+)
 def test_of_two_disagreeing_nifti_transforms_the_one_of_slicer_is_taken(tmp_path, qform, sform, taken):
     grid = read_ct(nifti(tmp_path / "ct.nii", a_volume().voxels, qform=[qform], sform=[sform])).grid
     expected = (-10, -20, 30) if taken == "sform" else (0, 0, 0)  # the qform here is all zero
@@ -246,10 +278,18 @@ def test_nifti_voxels_lie_where_its_sform_says(tmp_path, name, order):
     assert np.linalg.det(volume.grid.direction) == pytest.approx(-1)
 
 
-@pytest.mark.parametrize("stored, slope, intercept", [
-    ("u2", 1, -1024), ("i2", 1, -1024), ("f4", 0, 0), ("f8", 1, 0), ("i4", 0.5, -0.25), ("u2", 2, -1000),
-    ("i8", 1, 0),
-])
+@pytest.mark.parametrize(
+    "stored, slope, intercept",
+    [
+        ("u2", 1, -1024),
+        ("i2", 1, -1024),
+        ("f4", 0, 0),
+        ("f8", 1, 0),
+        ("i4", 0.5, -0.25),
+        ("u2", 2, -1000),
+        ("i8", 1, 0),
+    ],
+)
 def test_nifti_numbers_of_any_type_become_rounded_hounsfield_units(tmp_path, stored, slope, intercept):
     hounsfield = a_volume().voxels
     raw = (hounsfield - intercept) / (slope or 1)
@@ -293,7 +333,7 @@ def test_reading_makes_no_second_full_size_array(tmp_path, stored, intercept):
 
 def truncated(path, keep=0.7):
     data = path.read_bytes()
-    path.write_bytes(data[:int(len(data) * keep)])
+    path.write_bytes(data[: int(len(data) * keep)])
     return path
 
 
@@ -301,6 +341,7 @@ def a_file(name, volume=None, **options):
     def build(folder):
         write_volume(folder / name, volume or a_volume(**options))
         return folder / name
+
     return build
 
 
@@ -308,6 +349,7 @@ def an_image(name, image):
     def build(folder):
         sitk.WriteImage(image, str(folder / name))
         return folder / name
+
     return build
 
 
@@ -317,6 +359,7 @@ def metaimage(header):
         text += "\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
         (folder / "ct.mha").write_bytes(text.encode() + a_volume().voxels.tobytes())
         return folder / "ct.mha"
+
     return build
 
 
@@ -325,6 +368,7 @@ def nrrd(header):
         text = "NRRD0004\ntype: short\ndimension: 3\nsizes: 7 6 5\nencoding: raw\nendian: little\n" + header
         (folder / "ct.nrrd").write_bytes(text.encode() + b"\n\n" + a_volume().voxels.tobytes())
         return folder / "ct.nrrd"
+
     return build
 
 
@@ -332,6 +376,7 @@ def noise_of_nifti(name="ct.nii.gz", stored=None, keep=1.0, **fields):
     def build(folder):
         voxels = a_volume().voxels if stored is None else stored
         return truncated(nifti(folder / name, voxels, **fields), keep)
+
     return build
 
 
@@ -363,6 +408,7 @@ def empty(name):
     def build(folder):
         (folder / name).write_bytes(b"")
         return folder / name
+
     return build
 
 
@@ -458,20 +504,27 @@ def test_a_file_is_not_written_where_another_would_be_read_in_its_place(tmp_path
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha"])
 def test_a_full_disk_is_an_output_error_and_leaves_no_file(tmp_path, ending):
     path = tmp_path / f"ct{ending}"
-    code = ("import sys, numpy\n"
-            "from FemurSegLib.volume import Grid, Volume, write_volume\n"
-            "voxels = numpy.random.default_rng(0).integers(-1000, 1000, (40, 64, 64)).astype('i2')\n"
-            "grid = Grid(voxels.shape, (1, 1, 1), (0, 0, 0), numpy.eye(3))\n"
-            "try:\n    write_volume(sys.argv[1], Volume(voxels, grid))\n"
-            "except Exception as error:\n    sys.exit(type(error).__name__)\n")
+    code = (
+        "import sys, numpy\n"
+        "from FemurSegLib.volume import Grid, Volume, write_volume\n"
+        "voxels = numpy.random.default_rng(0).integers(-1000, 1000, (40, 64, 64)).astype('i2')\n"
+        "grid = Grid(voxels.shape, (1, 1, 1), (0, 0, 0), numpy.eye(3))\n"
+        "try:\n    write_volume(sys.argv[1], Volume(voxels, grid))\n"
+        "except Exception as error:\n    sys.exit(type(error).__name__)\n"
+    )
 
     def fill_the_disk():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
-    run = subprocess.run([sys.executable, "-c", code, path], preexec_fn=fill_the_disk, capture_output=True,
-                         text=True, cwd=Path(__file__).parents[1],
-                         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    run = subprocess.run(
+        [sys.executable, "-c", code, path],
+        preexec_fn=fill_the_disk,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
     assert run.stderr.strip().splitlines()[-1] == "OutputError"
     assert not path.exists()
 

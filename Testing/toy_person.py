@@ -78,9 +78,7 @@ def toy_person(name: str = "toy") -> Person:
         fields[f"{side}_tibia"] = field(tibia, knee + (-30, -15, -165), knee + (30, 20, -15))
         fibula = rod(knee + (s * 22, 12, -40), ankle + (s * 18, 8, 0), 4)
         fields[f"{side}_fibula"] = field(fibula, knee + (-30, 0, -160), knee + (30, 20, -30))
-        fields[f"{side}_patella"] = field(
-            sphere(knee + (0, -22, 8), 8), knee + (-8, -30, 0), knee + (8, -14, 16)
-        )
+        fields[f"{side}_patella"] = field(sphere(knee + (0, -22, 8), 8), knee + (-8, -30, 0), knee + (8, -14, 16))
         foot = rod(ankle + (0, 10, -18), ankle + (0, -70, -25), 9)
         fields[f"{side}_foot"] = field(foot, ankle + (-12, -80, -35), ankle + (12, 20, -5))
         up = (hip - knee) / np.linalg.norm(hip - knee)

@@ -21,9 +21,7 @@ RESULT_BGR = {"right_femur": (60, 60, 255), "left_femur": (255, 130, 50)}
 """The reference is green, what it leaves open yellow; the result red (right) and blue (left)."""
 
 
-def draw_case(
-    path: Path, ct: Volume, result: Volume | None, reference: Volume | None, title: str = ""
-) -> None:
+def draw_case(path: Path, ct: Volume, result: Volume | None, reference: Volume | None, title: str = "") -> None:
     """Writes a PNG: for each femur in either labelmap, a row of a coronal, a sagittal and three axial slices.
 
     All volumes on one grid, any orientation. Without any femur, the middle of the volume.
@@ -46,9 +44,7 @@ def _box(labelmaps, label: int) -> tuple[slice, ...] | None:
     boxes = [b for v in labelmaps if v is not None and (b := bounds(v.voxels, label))]
     if not boxes:
         return None
-    return tuple(
-        slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True)
-    )
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))
 
 
 def _row(ct: Volume, result, reference, box, words: str) -> np.ndarray:
@@ -135,6 +131,4 @@ def draw_slices(path: Path, ct: Volume, labels: Volume, title: str = "", count: 
 
 def _beside(panels) -> np.ndarray:
     height = max(p.shape[0] for p in panels)
-    return np.hstack(
-        [cv2.copyMakeBorder(p, 0, height - p.shape[0], 0, 6, cv2.BORDER_CONSTANT) for p in panels]
-    )
+    return np.hstack([cv2.copyMakeBorder(p, 0, height - p.shape[0], 0, 6, cv2.BORDER_CONSTANT) for p in panels])

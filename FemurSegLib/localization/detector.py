@@ -69,9 +69,7 @@ def image_size(network: str) -> int:
     """The image size that such a name tells. ModelError for another network."""
     name, _, size = network.partition("-")
     if name != ultralytics_offline.YOLO or not (size or "0").isdigit():
-        raise ModelError(
-            f"Detector weights are for the network '{network}', which is not known here.", _UPDATE
-        )
+        raise ModelError(f"Detector weights are for the network '{network}', which is not known here.", _UPDATE)
     return int(size) if size else IMAGE_SIZE
 
 

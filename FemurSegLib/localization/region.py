@@ -230,9 +230,7 @@ def _by_side(femora: list[list[_Seen]], warnings: list[Finding]) -> dict[str, li
     if len(femora) == 2:
         named = dict(zip((RIGHT, LEFT), femora, strict=True))
         if any(s.side != side for side, femur in named.items() for s in femur):
-            message = (
-                "The radiographs leave doubt about the sides; right and left were told apart by position."
-            )
+            message = "The radiographs leave doubt about the sides; right and left were told apart by position."
             warnings.append(Finding("side_doubtful", message))
         return named
     named = {}
@@ -289,11 +287,7 @@ def _missing(regions: dict[str, Region], grid) -> list[Finding]:
     [(side, region)] = regions.items()
     beyond = grid.shape[2] - 0.5 - region.upper_ijk[0] if side == RIGHT else region.lower_ijk[0] + 0.5
     if beyond * grid.spacing_mm[0] < OTHER_LEG_MM:
-        return [
-            Finding(
-                "one_femur", f"Only the {_name(side)} was found; the scan does not reach the other.", side
-            )
-        ]
+        return [Finding("one_femur", f"Only the {_name(side)} was found; the scan does not reach the other.", side)]
     other = LEFT if side == RIGHT else RIGHT
     message = f"Only the {_name(side)} was found; the scan is wide enough for the {_name(other)}."
     return [Finding("femur_missing", message, other)]

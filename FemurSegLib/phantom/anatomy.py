@@ -161,9 +161,7 @@ def sample_anatomy(
     return Anatomy(bones, legs, tissue, seed, (person.name, donor.name))
 
 
-def _add_leg(
-    bones, side, flip, femur, frame: FemurFrame, hip_mm, shape, donor, feet, knee_deg, gap_mm, rng
-) -> Leg:
+def _add_leg(bones, side, flip, femur, frame: FemurFrame, hip_mm, shape, donor, feet, knee_deg, gap_mm, rng) -> Leg:
     """Puts femur, patella, tibia, fibula and foot of one side into `bones`."""
     axes = frame.axes @ MIRROR if flip else frame.axes
     if flip:  # rows keep their meaning (left, posterior, up); the mirror turned left to right
@@ -181,9 +179,7 @@ def _add_leg(
     other = lower.frames[low_side]
     flip_low = low_side != side
     stretch = np.linalg.norm(linear @ (frame.head_mm - frame.knee_mm)) / other.length_mm
-    turn = (
-        linear / np.cbrt(abs(np.linalg.det(linear))) @ (frame.axes.T @ np.diag([-1.0 if flip else 1.0, 1, 1]))
-    )
+    turn = linear / np.cbrt(abs(np.linalg.det(linear))) @ (frame.axes.T @ np.diag([-1.0 if flip else 1.0, 1, 1]))
     donor_axes = np.diag([-1.0 if flip_low else 1.0, 1, 1]) @ other.axes
     up = _unit(hip_mm - knee)
     straight = turn @ donor_axes * stretch

@@ -64,9 +64,7 @@ def grid_for(anatomy: Anatomy, field_of_view: str, spacing_mm, seed: int = 0) ->
         low[2], high[2] = knee_z - rng.uniform(20, 200), knee_z + rng.uniform(10, 180)
     elif field_of_view == "thigh":
         leg = anatomy.legs[str(rng.choice(["left", "right"]))]
-        at = (
-            leg.knee_mm + (leg.hip_mm - leg.knee_mm) * rng.uniform(-0.1, 1.0) + np.r_[rng.normal(0, 25, 2), 0]
-        )
+        at = leg.knee_mm + (leg.hip_mm - leg.knee_mm) * rng.uniform(-0.1, 1.0) + np.r_[rng.normal(0, 25, 2), 0]
         half = np.r_[rng.uniform(70, 130, 2), rng.uniform(70, 150)]
         low, high = at - half, at + half
         low[2] = min(low[2], leg.hip_mm[2] - 20)
@@ -89,9 +87,16 @@ def of_size(grid: Grid, columns: int | None = None, slices: int | None = None) -
     return replace(grid, shape=tuple(wanted[::-1]), origin_mm=tuple(grid.lps((size - wanted) / 2)))
 
 
-def sample_phantom(people: list[Person], feet: Person, seed: int, field_of_view: str = "legs",
-                   spacing_mm=(0.8, 0.8, 0.8), columns: int | None = None, slices: int | None = None,
-                   device="cpu") -> Phantom:
+def sample_phantom(
+    people: list[Person],
+    feet: Person,
+    seed: int,
+    field_of_view: str = "legs",
+    spacing_mm=(0.8, 0.8, 0.8),
+    columns: int | None = None,
+    slices: int | None = None,
+    device="cpu",
+) -> Phantom:
     """A scan of a random patient made of the bones of one of `people`; everything follows from `seed`.
 
     columns, slices: the size of the scan, about the centre of the field of view (512 columns are 512 x 512).
@@ -121,9 +126,7 @@ def make_phantom(
     labels = np.zeros(grid.shape, np.uint8)
     endosteal_mm = np.empty(grid.shape, np.float16) if surfaces else None
     # An odd number, so that one painting lies in the middle of the slice: there the labels are exact.
-    fine = (
-        2 * int(np.ceil((spacing[2] / FINE_MM - 1) / 2)) + 1 if thick_slices and spacing[2] > FINE_MM else 1
-    )
+    fine = 2 * int(np.ceil((spacing[2] / FINE_MM - 1) / 2)) + 1 if thick_slices and spacing[2] > FINE_MM else 1
     for first in range(0, grid.shape[0], SLAB):
         last = min(first + SLAB, grid.shape[0])
         slab = grid.crop((first, 0, 0), (last, *grid.shape[1:]))

@@ -35,9 +35,7 @@ def _rods(anatomy: Anatomy, side: str, metal: str) -> list[tuple]:
     if metal == "plate":
         beside = lateral * 20
         plate = (knee + beside * 2 + up * 20, knee * 0.45 + top * 0.55 + beside, 3.0)
-        return [plate] + [
-            (knee + beside * 2 + up * h, knee - beside * 1.6 + up * h, 2.2) for h in (12, 26, 40)
-        ]
+        return [plate] + [(knee + beside * 2 + up * h, knee - beside * 1.6 + up * h, 2.2) for h in (12, 26, 40)]
     if metal == "screws":
         return [(top - up * 20 + posterior * s, hip + posterior * s, 3.5) for s in (-8, 0, 8)]
     return [(top + up * 5, top * 0.68 + knee * 0.32, 6.5), (top + up * 5, hip, 6.0)]

@@ -159,9 +159,7 @@ def _femur_frame(vertices: np.ndarray, head_mm: np.ndarray, head_radius_mm: floa
     left = _unit(left - (left @ up) * up)
     left = left * np.sign(left[0])
     posterior = np.cross(up, left)  # LPS is right-handed: left x posterior = superior
-    return FemurFrame(
-        np.asarray(head_mm, float), float(head_radius_mm), knee, np.stack([left, posterior, up])
-    )
+    return FemurFrame(np.asarray(head_mm, float), float(head_radius_mm), knee, np.stack([left, posterior, up]))
 
 
 def meshes_of(shapes: Path, name: str) -> tuple[dict, dict]:
@@ -175,9 +173,9 @@ def meshes_of(shapes: Path, name: str) -> tuple[dict, dict]:
             f"No bone shapes of '{name}' in {shapes}.",
             "Give the folder that holds vsd/ and llp26_left_limb.npz.",
         )
-    wanted = {
-        f"{s}_{b}" for s in ("left", "right") for b in ("femur", "hip", "tibia", "fibula", "patella")
-    } | {"sacrum"}
+    wanted = {f"{s}_{b}" for s in ("left", "right") for b in ("femur", "hip", "tibia", "fibula", "patella")} | {
+        "sacrum"
+    }
     feet = ("talus", "calcaneus", "tarsals", "metatarsals", "phalanges")
     meshes: dict[str, tuple] = {}
     with np.load(path) as file:
@@ -201,9 +199,7 @@ def meshes_of(shapes: Path, name: str) -> tuple[dict, dict]:
 def _llp26_sample(path: Path, seed: int) -> tuple[dict, dict]:
     """x = mean + sum_k b_k sd_k modes_k, b_k ~ N(0, 1) clipped at 2, then a random size of 0.9 to 1.15."""
     if not path.exists():
-        raise InputError(
-            f"The shape model {path} is not there.", "Give the folder that holds llp26_left_limb.npz."
-        )
+        raise InputError(f"The shape model {path} is not there.", "Give the folder that holds llp26_left_limb.npz.")
     rng = np.random.default_rng(seed)
     with np.load(path) as model:
         weights = np.clip(rng.standard_normal(25), -2, 2) * model["sd"]
@@ -242,9 +238,7 @@ def _write(path: Path, person: Person) -> None:
         arrays[f"field/{bone}"] = field.distance
         arrays[f"place/{bone}"] = np.r_[field.origin_mm, field.spacing_mm]
     for side, frame in person.frames.items():
-        arrays[f"frame/{side}"] = np.r_[
-            frame.head_mm, frame.head_radius_mm, frame.knee_mm, frame.axes.ravel()
-        ]
+        arrays[f"frame/{side}"] = np.r_[frame.head_mm, frame.head_radius_mm, frame.knee_mm, frame.axes.ravel()]
     arrays |= {f"hip/{side}": center for side, center in person.hip_centers_mm.items()}
     arrays |= {f"plateau/{side}": points for side, points in person.plateaus_mm.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,8 +33,7 @@ def _leg(points, anatomy: Anatomy, side: str, tissue: Tissue) -> list[torch.Tens
     calf_mm = (46 * g + 0.3 * fat) * size
     medial = np.array([np.sign(anatomy.mid_hips_mm[0] - leg.hip_mm[0]), 0, 0])
     hip, knee, ankle, toe, posterior, up, medial = (
-        points.new_tensor(v)
-        for v in (leg.hip_mm, leg.knee_mm, leg.ankle_mm, leg.toe_mm, *leg.axes[1:], medial)
+        points.new_tensor(v) for v in (leg.hip_mm, leg.knee_mm, leg.ankle_mm, leg.toe_mm, *leg.axes[1:], medial)
     )
     top = hip + medial * 12 + posterior * 14 + up * 20
     calf = knee + (ankle - knee) * 0.3 + posterior * 12

@@ -131,12 +131,8 @@ def _add_detector(kinds) -> None:
         metavar="N",
         help="phantoms, about ten radiographs of each; default: 90",
     )
-    option(
-        "--validation-patients", type=int, default=12, metavar="N", help="from people held out; default: 12"
-    )
-    option(
-        "--per-case", type=int, default=24, metavar="N", help="radiographs of each labelled CT; default: 24"
-    )
+    option("--validation-patients", type=int, default=12, metavar="N", help="from people held out; default: 12")
+    option("--per-case", type=int, default=24, metavar="N", help="radiographs of each labelled CT; default: 24")
     option("--start", type=Path, metavar="FILE", help="weights to start from: yolov8n.pt or safetensors")
     option("--epochs", type=int, default=120, metavar="N", help="default: 120")
     option("--batch", type=int, default=32, metavar="N", help="default: 32")
@@ -224,9 +220,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         help="people of the shapes and of the cases that "
         f"are left out of training; default: {','.join(HELD_OUT)}, for --set open samples of the shape model",
     )
-    option(
-        "--minutes", type=float, default=math.inf, metavar="X", help="stop after this time; default: no limit"
-    )
+    option("--minutes", type=float, default=math.inf, metavar="X", help="stop after this time; default: no limit")
     option("--device", choices=("auto", "cuda", "cpu"), default="auto", help="default: auto")
     option(
         "--workers",
@@ -334,9 +328,7 @@ def train_detector(args: argparse.Namespace) -> int:
     held_people = [name for name in held_out if isinstance(name, str)]
     held_cases = [case for case in held_out if not isinstance(case, str)]
     if not held_people and not held_cases:
-        raise InputError(
-            "The detector needs somebody to be validated on.", "Name people or cases with --hold-out."
-        )
+        raise InputError("The detector needs somebody to be validated on.", "Name people or cases with --hold-out.")
     made = RadiographSet(
         out=args.out / "radiographs",
         shapes=args.shapes if people else None,

@@ -21,8 +21,8 @@ def segmentation_loss(name: str, logits, label, network=None):
     """A scalar tensor. Raises InputError for a name that is not in `LOSSES`.
 
     dice: Xie 2025, Table 3; Zhao, Eq. 2. dice_ce: its sum with cross-entropy, the Dice of patches with a femur only
-    (elsewhere its slope says nothing but "less", where cross-entropy says which voxels). dice_l2: Zhao, Eq. 3, needs the
-    `network`. ce: softmax cross-entropy of two classes (Deng 2022, Eq. 1), which is the binary cross-entropy of
+    (elsewhere its slope says nothing but "less", where cross-entropy says which voxels). dice_l2: Zhao, Eq. 3,
+    needs the `network`. ce: softmax cross-entropy of two classes (Deng 2022, Eq. 1), which is the binary cross-entropy of
     Sultana 2024, Eq. 6.
     """
     if name == "dice":
@@ -37,7 +37,7 @@ def segmentation_loss(name: str, logits, label, network=None):
 
 
 def dice_loss(logits, label, empty: bool = True):
-    """1 - soft Dice of the femur, the mean over the batch, or over its patches with a femur where `empty` is False."""
+    """1 - soft Dice of the femur: mean over the batch, or over its patches with a femur where `empty` is False."""
     import torch
 
     known = (label != UNDECIDED_LABEL).float()

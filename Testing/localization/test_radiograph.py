@@ -113,9 +113,7 @@ def test_the_box_of_a_bright_block_leads_back_to_its_voxels(spacing_mm):
     for picture in make_radiographs(volume_of(voxels, spacing_mm)):
         x0, y0, x1, y1 = box = picture.voxels_to_box(edges)
         rows, columns = np.nonzero(picture.image[..., 2] > picture.image[..., 2].max() / 2)
-        assert (columns.min(), rows.min()) == pytest.approx(
-            (x0, y0), abs=0.6 * spacing_ratio(picture, spacing_mm)
-        )
+        assert (columns.min(), rows.min()) == pytest.approx((x0, y0), abs=0.6 * spacing_ratio(picture, spacing_mm))
         assert (columns.max() + 1, rows.max() + 1) == pytest.approx(
             (x1, y1), abs=0.6 * spacing_ratio(picture, spacing_mm)
         )

@@ -58,9 +58,7 @@ def is_at(region: Region, place, **edges):
 
 
 def test_two_femora_seen_well_give_two_regions_and_no_finding():
-    found = both(
-        [seen(CORONAL, RIGHT), seen(CORONAL, LEFT)], [seen(AXIAL, LEFT, score=0.7), seen(AXIAL, RIGHT)]
-    )
+    found = both([seen(CORONAL, RIGHT), seen(CORONAL, LEFT)], [seen(AXIAL, LEFT, score=0.7), seen(AXIAL, RIGHT)])
     assert list(found.regions) == [RIGHT, LEFT]
     for side, region in found.regions.items():
         is_at(region, side)
@@ -184,9 +182,7 @@ def test_swapped_sides_are_put_right_by_position():
 
 
 def test_two_right_femora_in_different_places_are_a_right_and_a_left_one():
-    found = both(
-        [seen(CORONAL, RIGHT), seen(CORONAL, LEFT, RIGHT, 0.8)], [seen(AXIAL, RIGHT), seen(AXIAL, LEFT)]
-    )
+    found = both([seen(CORONAL, RIGHT), seen(CORONAL, LEFT, RIGHT, 0.8)], [seen(AXIAL, RIGHT), seen(AXIAL, LEFT)])
     is_at(found.regions[RIGHT], RIGHT)
     is_at(found.regions[LEFT], LEFT)
     assert codes(found) == [("side_doubtful", None)]

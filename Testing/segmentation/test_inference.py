@@ -152,7 +152,9 @@ def test_a_gpu_too_full_for_the_network_gives_way_to_the_cpu_and_it_is_said():
     assert runner.probability(crop()).shape == (80, 24, 40)
 
 
-@pytest.mark.parametrize("shape", [(478, 171, 184), (524, 210, 118), (90, 90, 90), (60, 200, 200), (1400, 300, 300)])
+@pytest.mark.parametrize(
+    "shape", [(478, 171, 184), (524, 210, 118), (90, 90, 90), (60, 200, 200), (1400, 300, 300)]
+)
 def test_windows_take_the_shape_of_the_region(shape):
     cube = inference.WINDOWS[0]
     window = inference.shaped(cube, shape, 8)

@@ -46,16 +46,10 @@ def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path
         "origins": ["unknown"],
     }
     settings = json.loads((out / "settings.json").read_text())
-    assert (
-        settings["patch"] == [16, 16, 16]
-        and settings["network"] == "segresnet"
-        and settings["loss"] == "dice"
-    )
+    assert settings["patch"] == [16, 16, 16] and settings["network"] == "segresnet" and settings["loss"] == "dice"
     assert cv2.imread(str(out / "curve.png")) is not None
     assert models.load_tensors("segmenter_segresnet", folder)
-    assert (
-        command.main(arguments) == 0 and "step" not in capfd.readouterr().out
-    )  # there is nothing left to do
+    assert command.main(arguments) == 0 and "step" not in capfd.readouterr().out  # there is nothing left to do
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -79,17 +73,11 @@ def test_a_training_that_is_stopped_says_so_and_is_kept_whole(cases, tmp_path, c
 
 def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr(
-        segmenter, "train_segmenter", lambda settings, report: given.append(settings) or tmp_path
-    )
+    monkeypatch.setattr(segmenter, "train_segmenter", lambda settings, report: given.append(settings) or tmp_path)
     monkeypatch.setattr("FemurSegLib.phantom.shapes.people_in", lambda shapes: ["z009", "z019", "z023"])
     base = ["train", "segmenter", "--shapes", "none", "--device", "cpu", "--out"]
     assert command.main([*base, str(tmp_path / "first")]) == 0
-    assert (
-        given[-1].people == ("z009", "z023")
-        and given[-1].patch == (160, 160, 160)
-        and given[-1].steps == 6375
-    )
+    assert given[-1].people == ("z009", "z023") and given[-1].patch == (160, 160, 160) and given[-1].steps == 6375
     other = ["--hold-out", "z009", "--people", "z009,z019,llp26-0:2"]
     assert command.main([*base, str(tmp_path / "second"), *other]) == 0
     assert given[-1].people == ("z019", "llp26-0", "llp26-1")
@@ -119,9 +107,7 @@ def test_a_wrong_name_and_nothing_to_learn_from_are_input_errors(cases, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_radiographs_of_learned_and_held_out_cases_go_to_both_views_of_the_detector(
-    cases, monkeypatch, tmp_path
-):
+def test_radiographs_of_learned_and_held_out_cases_go_to_both_views_of_the_detector(cases, monkeypatch, tmp_path):
     from FemurSegLib.training import detector, radiographs
 
     made, trained = [], []
@@ -150,9 +136,7 @@ def test_a_curve_with_a_line_cut_off_and_steps_done_twice_is_drawn(monkeypatch, 
 
 
 def test_the_curve_of_a_detector_is_drawn(tmp_path):
-    head = (
-        "epoch,train/box_loss,train/cls_loss,metrics/mAP50(B),metrics/mAP50-95(B),val/box_loss,val/cls_loss"
-    )
+    head = "epoch,train/box_loss,train/cls_loss,metrics/mAP50(B),metrics/mAP50-95(B),val/box_loss,val/cls_loss"
     (tmp_path / "results.csv").write_text(f"{head}\n1,1.5,2,0.1,0.05,1.6,2.1\n2,1.2,1,0.5,0.3,1.3,1.2\n")
     assert cv2.imread(str(draw_detector_curve(tmp_path))) is not None
     assert draw_detector_curve(tmp_path / "none") is None
