@@ -22,8 +22,8 @@ def segmentation_loss(name: str, logits, label, network=None):
 
     dice: Xie 2025, Table 3; Zhao, Eq. 2. dice_ce: its sum with cross-entropy, the Dice of patches with a femur only
     (elsewhere its slope says nothing but "less", where cross-entropy says which voxels). dice_l2: Zhao, Eq. 3,
-    needs the `network`. ce: softmax cross-entropy of two classes (Deng 2022, Eq. 1), which is the binary cross-entropy of
-    Sultana 2024, Eq. 6.
+    needs the `network`. ce: softmax cross-entropy of two classes (Deng 2022, Eq. 1), which is the binary
+    cross-entropy of Sultana 2024, Eq. 6.
     """
     if name == "dice":
         return dice_loss(logits, label)
