@@ -153,7 +153,7 @@ def numbers_from_landmarks(points_mm: Mapping[str, Sequence[float]], side: str) 
     p = {key: np.asarray(point, float) * sign for key, point in points_mm.items()}
     out: dict[str, float] = {}
     for key, (needs, formula) in _FORMULAS.items():
-        if all(need in p for need in needs):
+        if all(any(point in p for point in _either(need)) for need in needs):
             with np.errstate(invalid="ignore", divide="ignore"):
                 value = float(formula(p, _Frame(p)))
             if np.isfinite(value):
@@ -170,7 +170,7 @@ class _Frame:
 
     @property
     def up(self) -> np.ndarray:
-        return unit(self.p["head_center" if "head_center" in self.p else "knee_axis_top"] - self.p["notch"])
+        return unit(next(self.p[key] for key in _UP if key in self.p) - self.p["notch"])
 
     @property
     def medial(self) -> np.ndarray:
@@ -210,6 +210,8 @@ def _twist(p, knee):
 
 _NECK, _SHAFT = ("head_center", "neck_center"), ("head_center", "shaft_top", "shaft_bottom")
 _KNEE = ("notch", "posterior_medial", "posterior_lateral")
+_UP = ("head_center", "knee_axis_top")
+"""Where the axis from the notch ends: at the first of them that is there."""
 _AXES = ("condylar_axis_medial", "condylar_axis_lateral", "condyle_center_medial", "condyle_center_lateral")
 _FORMULAS = {
     "neck_shaft_angle_deg": ((*_NECK, *_SHAFT), lambda p, _: _angle(-_neck(p), _shaft(p))),
@@ -221,17 +223,26 @@ _FORMULAS = {
     "offset_mm": (_SHAFT, lambda p, _: np.linalg.norm(np.cross(p["head_center"] - p["shaft_top"], _shaft(p)))),
     "mldfa_deg": (("head_center", *_KNEE, "distal_medial", "distal_lateral"), _mldfa),
     "anatomical_mechanical_angle_deg": (("head_center", *_KNEE, "anatomical_top", "anatomical_bottom"), _lean),
-    "condylar_twist_deg": ((*_KNEE, "epicondyle_medial", "epicondyle_lateral"), _twist),
+    "condylar_twist_deg": ((*_KNEE, "epicondyle_medial", "epicondyle_lateral", _UP), _twist),
     "condylar_axes_deg": (_AXES, lambda p, _: _angle(p[_AXES[0]] - p[_AXES[1]], p[_AXES[2]] - p[_AXES[3]])),
     "length_mm": (("top", "bottom"), lambda p, _: np.linalg.norm(p["top"] - p["bottom"])),
     "mechanical_length_mm": (("head_center", "notch"), lambda p, _: np.linalg.norm(p["head_center"] - p["notch"])),
 }
-"""Points that each number follows from, and how: of points (LPS mm) of a right femur and its `_Frame`."""
+"""Points that each number follows from (of several in brackets any one), and how: of points (LPS mm) of a right
+femur and its `_Frame`."""
 
 
 def points_of(key: str) -> tuple[str, ...]:
-    """The landmarks (`LANDMARK_NAMES`) that a measurement follows from; none where it is read from the surface."""
-    return tuple(dict.fromkeys(_FORMULAS[key][0])) if key in _FORMULAS else ()
+    """The landmarks (`LANDMARK_NAMES`) that a measurement follows from; none where it is read from the surface.
+
+    condylar_twist_deg follows from head_center, and from knee_axis_top where there is no hip; both are named.
+    """
+    needs = _FORMULAS[key][0] if key in _FORMULAS else ()
+    return tuple(dict.fromkeys(point for need in needs for point in _either(need)))
+
+
+def _either(need: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (need,) if isinstance(need, str) else need
 
 
 def as_dict(measurements: dict[str, Measurement]) -> dict[str, dict]:

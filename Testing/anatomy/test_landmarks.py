@@ -225,6 +225,20 @@ def test_points_that_are_moved_change_what_follows_from_them_and_nothing_else():
     assert after["anteversion_deg"] > before["anteversion_deg"] + 5
 
 
+def test_the_twist_of_the_condyles_follows_from_the_head_or_without_a_hip_from_the_knees_axis():
+    points = landmark_points(toy()[1])
+    twist = numbers_from_landmarks(points, RIGHT)["condylar_twist_deg"]
+    moved = points | {"head_center": points["head_center"] + (20, 30, 0)}
+    after = numbers_from_landmarks(moved, RIGHT)
+    changed = {k for k in after if abs(after[k] - numbers_from_landmarks(points, RIGHT)[k]) > 1e-9}
+    assert changed == {k for k in NAMES if "head_center" in points_of(k)} and "condylar_twist_deg" in changed
+    del moved["head_center"]
+    assert "condylar_twist_deg" not in numbers_from_landmarks(moved, RIGHT)
+    moved["knee_axis_top"] = points["head_center"]
+    assert numbers_from_landmarks(moved, RIGHT)["condylar_twist_deg"] == pytest.approx(twist)
+    assert "knee_axis_top" in points_of("condylar_twist_deg")
+
+
 def test_a_number_whose_points_are_missing_or_coincide_is_left_out():
     points = landmark_points(toy()[1])
     del points["notch"]
