@@ -9,6 +9,7 @@ from toy_person import keep
 
 from FemurSegLib import command, models
 from FemurSegLib.anatomy.compartments import load_network
+from FemurSegLib.phantom.shapes import CACHE_VERSION, OPEN_FEET
 from FemurSegLib.segmentation.compartment_network import WINDOW_HU, CompartmentNetwork, network_input
 from FemurSegLib.training.compartments import (
     CompartmentPatches,
@@ -121,15 +122,22 @@ def test_nobody_to_learn_from_is_refused(tmp_path):
         train_compartments(CompartmentTraining(tmp_path, tmp_path, ()))
 
 
-def test_the_command_trains_and_enters_the_weights_into_a_models_folder(people, tmp_path, capfd):
-    out, folder = tmp_path / "run", tmp_path / "models"
-    arguments = ["train", "compartments", "--out", str(out), "--shapes", str(people["shapes"])]
-    arguments += ["--people", people["people"][0], "--cache", str(people["cache"]), "--device", "cpu"]
+def test_the_open_set_trains_on_free_bones_alone_and_says_so_beside_the_weights(people, tmp_path, capfd):
+    out, folder, cache = tmp_path / "run", tmp_path / "models", people["cache"]
+    (cache / f"z013.v{CACHE_VERSION}.npz").unlink()  # whose feet are not free
+    keep(cache, OPEN_FEET)
+    arguments = ["train", "compartments", "--out", str(out), "--shapes", str(people["shapes"]), "--set", "open"]
+    arguments += ["--people", keep(cache, "llp26-0"), "--cache", str(cache), "--device", "cpu"]
     arguments += "--patch 16 --batch 1 --steps 20 --workers 0 --precision fp32".split()
     assert command.main([*arguments, "--export", str(folder)]) == 0
     assert "step 20  loss" in capfd.readouterr().out
     assert models.find("compartments", folder=folder).network == "vnet"
-    assert json.loads((out / "material.json").read_text())["people"] == list(people["people"])
+    material = json.loads((out / "material.json").read_text())
+    entry = json.loads((folder / models.MANIFEST).read_text())["compartments_vnet"]
+    assert material["people"] == ["llp26-0"]
+    for told in (material, entry):
+        assert (told["set"], told["licence"]) == ("open", "MPL-2.0")
+        assert told["origins"] == ["llp26", "visible_human"]
     kept = models.load_tensors("compartments_vnet", folder)
     assert set(kept) == set(CompartmentNetwork().state_dict())
 
