@@ -22,6 +22,7 @@ from FemurSegLib.errors import FemurSegError, InputError, OutputError
 from FemurSegLib.evaluation.calibration import Judged, figures, judged_of, read_judged
 from FemurSegLib.evaluation.figures import draw_precision_recall, draw_reliability, draw_violins
 from FemurSegLib.evaluation.metrics import AP_IOU
+from FemurSegLib.evaluation.papers import XIE_MEANS
 from FemurSegLib.evaluation.score import CaseScore
 from FemurSegLib.evaluation.tables import (
     BOX_COLUMNS,
@@ -38,9 +39,6 @@ from FemurSegLib.sides import DISPLAY_NAMES
 from FemurSegLib.volume import Volume
 
 NAME = "report.html"
-PAPER = {"region_iou": 0.9671, "map": 0.9656, "dice": 0.953, "sensitivity": 0.965, "specificity": 0.998,
-         "pixel_accuracy": 0.996}  # fmt: skip
-"""Xie 2025: averaged IoU and mAP as the text tells Table 4, the others as the last line of Table 5."""
 LARGEST_SCALE_MM = 5.0
 """Where the colours of the painted bones end at most; what lies farther is as dark."""
 PAGE_MM, BONE_MM = 258.0, 100.0
@@ -258,9 +256,9 @@ def _short(scores: list[CaseScore]) -> str:
         digits = 2 if column in HIGH_IS_BAD else 4
         v = s[column]
         between = f"{_text(v['ci95'][0], digits)} to {_text(v['ci95'][1], digits)}" if _is(v["mean"]) else None
-        paper = _text(PAPER.get(column))
+        paper = _text(XIE_MEANS.get(column))
         rows.append((title, _text(v["mean"], digits), between, _text(v["worst"], digits), paper))
-    rows.insert(len(BOX_COLUMNS), ("mAP", _text(s["map"], 4), None, None, PAPER["map"]))
+    rows.insert(len(BOX_COLUMNS), ("mAP", _text(s["map"], 4), None, None, XIE_MEANS["map"]))
     told = (f"Femora {s['femora']}, missed {s['missed']}, found where there is none {s['extra']}, "
             f"sides exchanged {s['swapped']}, errors {s['errors']}.")  # fmt: skip
     head = ("", "Mean", "95 % interval", "Worst case", "Xie 2025 (other data)")

@@ -17,9 +17,9 @@ from FemurSegLib import command
 from FemurSegLib.evaluation.comparison.entrants import ENTRANTS, FULL, THICK, Comparison
 from FemurSegLib.evaluation.comparison.footprint import largest_patch, parameters, training_bytes
 from FemurSegLib.evaluation.comparison.material import BELOW_MM, WIDTH_MM, proximal_crop
-from FemurSegLib.evaluation.comparison.papers import PAPERS
 from FemurSegLib.evaluation.comparison.run import errors
 from FemurSegLib.evaluation.comparison.table import COLUMNS, CSV_COLUMNS
+from FemurSegLib.evaluation.papers import PAPERS
 from FemurSegLib.grid import Grid
 from FemurSegLib.segmentation.network import build_network
 from FemurSegLib.training.cases import find_cases, read_case
