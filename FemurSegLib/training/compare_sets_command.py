@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from FemurSegLib.training.options import add_learning_options, add_shared_options, learning_of
+
 FIELDS = ("hips", "knees", "thigh", "lower_leg")
 """Of the phantoms that are judged: small ones, of all parts."""
 SPACING_MM = (1.5, 1.5, 1.5)
 FIRST_SEED = 9000
 
 
-def add_compare_sets(kinds, add_shared, add_learning) -> None:
-    """Enters the command; add_shared, add_learning: give it the options of `femurseg train segmenter`."""
+def add_compare_sets(kinds) -> None:
+    """Enters the command under the kinds of `femurseg train`."""
     parser = kinds.add_parser(
         "compare-sets",
         help="train on six sets of bones and CTs with one budget, and judge them on the same cases",
@@ -20,8 +22,8 @@ def add_compare_sets(kinds, add_shared, add_learning) -> None:
         "each without and with the labelled CTs, and print a table of how good each is on the CTs and the people "
         "that --hold-out names. Interrupted, it goes on when the same command is given again.",
     )
-    add_shared(parser)
-    add_learning(parser)
+    add_shared_options(parser)
+    add_learning_options(parser)
     option = parser.add_argument
     option("--samples", type=int, default=60, metavar="N", help="of the shape model, to learn from; default: 60")
     option(
@@ -40,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     from FemurSegLib.phantom.command import HELD_OUT
     from FemurSegLib.phantom.shapes import people_in
     from FemurSegLib.training.cases import find_cases, split
-    from FemurSegLib.training.command import learning_of
     from FemurSegLib.training.compare_sets import compare, contestants, table
 
     if not args.shapes or not args.cases:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from FemurSegLib.training.options import add_shared_options, device_of
+
 NAME = "compartments_vnet"
 
 
-def add_compartments(kinds, add_shared) -> None:
-    """Enters the command under the kinds of `femurseg train`; add_shared: gives it the options that all share."""
+def add_compartments(kinds) -> None:
+    """Enters the command under the kinds of `femurseg train`."""
     parser = kinds.add_parser("compartments", help="the network that finds the endosteal surface inside a mask")
-    add_shared(parser)
+    add_shared_options(parser)
     option = parser.add_argument
     option("--patch", type=int, default=64, metavar="N", help="voxels of 1 mm, a multiple of 8; default: 64")
     option("--batch", type=int, default=2, metavar="N", help="default: 2")
@@ -34,18 +36,19 @@ def run(args: argparse.Namespace) -> int:
     """Trains or goes on; prints a line every few steps. Raises InputError, CancelledError."""
     from FemurSegLib.errors import CancelledError, InputError
     from FemurSegLib.segmentation.compartment_network import SIZE_MULTIPLE
-    from FemurSegLib.training import command, compartments
+    from FemurSegLib.training import compartments
     from FemurSegLib.training.curves import draw_segmenter_curve
+    from FemurSegLib.training.material import material_of, note_material, terms_of
 
     if args.cases:
         raise InputError("Labelled CTs do not say where the endosteal surface is.", "Give --shapes alone.")
     if args.patch % SIZE_MULTIPLE or args.patch <= 0:
         raise InputError(f"A patch of {args.patch} voxels cannot be halved three times.", "Take 64, for example.")
-    people, _, held_out, notes = command._material(args)
+    material = material_of(args)
     settings = compartments.CompartmentTraining(
         out=args.out,
         shapes=args.shapes,
-        people=tuple(people),
+        people=material.people,
         cache=args.cache,
         patch=(args.patch,) * 3,
         batch=args.batch,
@@ -53,14 +56,14 @@ def run(args: argparse.Namespace) -> int:
         learning_rate=args.learning_rate,
         averaging=args.averaging,
         seed=args.seed,
-        device=command._device(args.device),
+        device=device_of(args.device),
         workers=1 if args.workers is None else args.workers,
         minutes=args.minutes,
         save_every=args.save_every,
         precision=args.precision,
         start=args.start,
     )
-    notes = command._note(args.out, people, [], held_out, notes)
+    notes = note_material(args.out, material)
     try:
         weights = compartments.train_compartments(settings, report=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
@@ -68,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         draw_segmenter_curve(args.out)
     if args.export is not None:
-        weights = export(weights, command._terms(notes), args.export or None)
+        weights = export(weights, terms_of(notes), args.export or None)
     print(weights)
     return 0
 
