@@ -66,7 +66,7 @@ header .case { text-align: right; font-size: 8.5pt; color: #4a5462; overflow-wra
 .films svg, .slices svg { display: block; background: #000; }
 .slices svg { width: 100%; height: auto; }
 .viewer { flex: 1; position: relative; border: .2mm solid #c6ccd4; background: #fff; }
-.viewer canvas { display: none; position: absolute; left: 0; top: 0; width: 100%; height: calc(100% - 9mm);
+.viewer canvas { display: none; position: absolute; left: 0; top: 7mm; width: 100%; height: calc(100% - 16mm);
   cursor: grab; touch-action: none; }
 .viewer .still { position: absolute; left: 2mm; top: 2mm; width: calc(100% - 4mm); height: calc(100% - 13mm);
   object-fit: contain; }
