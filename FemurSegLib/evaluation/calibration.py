@@ -178,7 +178,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     share, z2 = hits / count, Z95**2
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = Z95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # rounding leaves it in
 
 
 def write_calibration(path: Path | str, cases: list[Judged], used) -> dict:

@@ -107,6 +107,13 @@ def test_groups_of_the_reliability_plot_hold_all_femora():
     assert reliability([]) == []
 
 
+def test_wilson_interval_holds_the_share_itself():
+    for count in range(1, 40):
+        for hits in range(count + 1):
+            low, high = wilson(hits, count)
+            assert 0 <= low <= hits / count <= high <= 1
+
+
 def test_wilson_interval_of_a_published_example():
     """Newcombe 1998, Stat Med 17:857, Table I, method 3: 81 of 263 and 0 of 20."""
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-4)
