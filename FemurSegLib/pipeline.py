@@ -194,18 +194,20 @@ def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: lis
 @dataclass(frozen=True)
 class _Mask:
     """A femur: bool `voxels` (k, j, i) of the box `place` (a range an axis) of the oriented volume; `body`: what
-    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends."""
+    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends; `kept`: the part of
+    the box that it may fill."""
 
     voxels: np.ndarray
     place: tuple[tuple[int, int], ...]
     body: Body
     complete: bool
+    kept: tuple[slice, ...] = (slice(None),) * 3
 
     def probability(self) -> np.ndarray:
         """Of this one body, holes filled, on the voxels of the box: float32 (k, j, i)."""
         from FemurSegLib.segmentation.inference import to_shape
 
-        return to_shape(self.body.field, self.voxels.shape)
+        return _only(to_shape(self.body.field, self.voxels.shape), self.kept)
 
 
 def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool, runner, report):
@@ -225,9 +227,7 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
         crop = oriented.crop(tuple(lower), tuple(upper))
         probability = runner.probability(crop, lambda part, done=attempt: report((done + part) / (done + 1)))
         if confined:
-            inside = np.zeros_like(probability)
-            inside[_inside(region, probability.shape, lower, upper)] = 1
-            probability *= inside
+            probability = _only(probability, _inside(region, probability.shape, lower, upper))
         body = one_body(probability, _belonging(probability.shape, lower, upper, region, others))
         voxel_ml = np.prod(crop.grid.shape * spacing_kji) / probability.size / 1000
         if body is None or body.mask.sum() * voxel_ml < SMALLEST_ML:
@@ -236,14 +236,19 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
         complete = confined or np.array_equal(grown, (lower, upper))
         if complete:
             break
-    voxels = to_shape(body.field, crop.grid.shape) > 0.5
+    kept = [slice(None)] * 3
     if not complete:
-        (k, _, i), (k_end, _, i_end) = first[0] - lower, first[1] - lower
-        within = np.zeros_like(voxels)
-        within[k:k_end, :, i:i_end] = True
-        voxels &= within
-    voxels = largest(voxels)
-    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete)
+        for axis in (0, 2):
+            kept[axis] = slice(first[0][axis] - lower[axis], first[1][axis] - lower[axis])
+    voxels = largest(_only(to_shape(body.field, crop.grid.shape) > 0.5, kept))
+    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete, tuple(kept))
+
+
+def _only(values: np.ndarray, part) -> np.ndarray:
+    """The values in a part of an array (slices for k, j, i), and 0 elsewhere."""
+    out = np.zeros_like(values)
+    out[tuple(part)] = values[tuple(part)]
+    return out
 
 
 def _inside(region: Region, shape, lower, upper) -> tuple[slice, ...]:
@@ -316,7 +321,7 @@ def _about_mask(side: str, mask: _Mask, cut) -> list[Finding]:
     if cut:
         found.append(Finding("femur_cut", f"The {name} is cut by the edge of the scan ({', '.join(cut)}).", side))
     if not mask.complete:
-        words = f"The {name} may go on beyond the box it was looked for in; draw a larger one."
+        words = f"The {name} ran into the edge of every box it was looked for in, and was cut off; draw its box."
         found.append(Finding("femur_incomplete", words, side))
     if mask.body.parted:
         words = f"The {name} was joined to the other femur, and cut off where their boxes meet; look at it there."

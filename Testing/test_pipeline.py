@@ -268,12 +268,14 @@ def test_a_bone_that_outgrows_every_attempt_still_ends_well(run):
     hu, labels = bones(long, ranges)
     short = edges(RIGHT, {RIGHT: ((90, 100), *BONE[RIGHT][1:])})
     told = []
-    result = run(
-        Volume(hu, long), {"coronal": [(RIGHT, short, 0.9)], "axial": [(RIGHT, short, 0.9)]}, progress=told.append
-    )
+    seen = {"coronal": [(RIGHT, short, 0.9)], "axial": [(RIGHT, short, 0.9)]}
+    result = run(Volume(hu, long), seen, progress=told.append, keep_probability=True)
     found = result.labels == 1
     assert found.any() and not (found & (labels != 1)).any()
     assert not found[:79].any() and not found[111:].any()  # the first box: 10 slices and 12 mm on either side
+    place, probability = result.probability[RIGHT]
+    box = tuple(slice(*ends) for ends in place)
+    assert np.array_equal(probability > 0.5, found[box])
     assert any(f.code == "femur_incomplete" for f in result.findings)
     parts = [event["fraction"] for event in told if event["event"] == "progress"]
     assert parts == sorted(parts)
