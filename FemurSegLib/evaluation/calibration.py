@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from FemurSegLib.phantom.command import FIELDS
 from FemurSegLib.segmentation.confidence import DOUBTS, FILE, GOOD_DICE, Calibration, Evidence
 from FemurSegLib.sides import UNDECIDED_LABEL
 from FemurSegLib.volume import Volume
+from FemurSegLib.whole_file import write_text
 
 RIDGE, PRIOR = 1.0, 0.5
 """Weight of the penalty, as against the error of one case, on how far a coefficient (of a standardised doubt) lies
@@ -209,14 +209,9 @@ def write_calibration(path: Path | str, cases: list[Judged], used) -> dict:
     }
     try:
         document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            partial.write_text(json.dumps({**document, used[0].name: entry}, indent=1) + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path} could not be written.", "Choose another file.") from error
+        raise OutputError(f"{path} could not be read, and was left as it is.", "Choose another file.") from error
+    write_text(path, json.dumps({**document, used[0].name: entry}, indent=1) + "\n")
     return entry
 
 

@@ -8,7 +8,6 @@ report.write(scores)                               # report/report.html
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from FemurSegLib.result import versions
 from FemurSegLib.segmentation.confidence import GOOD_DICE
 from FemurSegLib.sides import DISPLAY_NAMES
 from FemurSegLib.volume import Volume
+from FemurSegLib.whole_file import write_text
 
 NAME = "report.html"
 LARGEST_SCALE_MM = 5.0
@@ -129,15 +129,8 @@ class Report:
             "<h2>Cases, the worst first</h2>", *map(self._case, scores),
         ]  # fmt: skip
         text = page("FemurSeg: evaluation", "\n".join(body), STYLE, SCRIPT)
-        path, partial = self.folder / NAME, self.folder / f".{NAME}.{os.getpid()}"
-        try:
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
-        except OSError as error:
-            raise OutputError(f"{path} could not be written.", "Choose another folder.") from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return path
+        write_text(self.folder / NAME, text)
+        return self.folder / NAME
 
     def _figures(self, scores: list[CaseScore]) -> list[str]:
         scratch, out = Path(self._scratch.name), []

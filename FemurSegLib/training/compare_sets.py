@@ -27,6 +27,7 @@ from FemurSegLib.phantom.command import PHANTOM_NAME
 from FemurSegLib.training import checkpoint
 from FemurSegLib.training.cases import Case, read_case
 from FemurSegLib.training.segmenter import SegmenterTraining, train_segmenter
+from FemurSegLib.whole_file import write_text
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def compare(
             over = lambda: (time.monotonic() - begun) / 60 > minutes  # noqa: E731
             line["scores"] = _judge(settings, judged, segment, over, report)
         lines.append(line)
-        _write(base.out / "comparison.json", {"settings": asdict(base), "sets": lines})
+        content = {"settings": asdict(base), "sets": lines}
+        write_text(base.out / "comparison.json", json.dumps(content, default=str, indent=1))
     return lines
 
 
@@ -172,7 +174,7 @@ def _models_of(settings: SegmenterTraining) -> tuple[Path, str]:
                 "kind": model.kind,
                 "network": model.network,
             }
-        _write(folder / models.MANIFEST, entries)
+        write_text(folder / models.MANIFEST, json.dumps(entries, indent=1))
     path = models.export_weights(
         load_file(settings.out / checkpoint.WEIGHTS),
         f"segmenter_{settings.network}",
@@ -190,9 +192,3 @@ def _step_of(out: Path) -> int:
 
 def _mean(values, digits: int = 3) -> str:
     return f"{np.mean(values):.{digits}f}" if values else "-"
-
-
-def _write(path: Path, content: dict) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, default=str, indent=1))
-    partial.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from FemurSegLib.training.options import add_shared_options, device_of
+from FemurSegLib.training.options import add_running_options, add_shared_options, device_of
 
 NAME = "compartments_vnet"
 
@@ -19,16 +19,7 @@ def add_compartments(kinds) -> None:
     option("--batch", type=int, default=2, metavar="N", help="default: 2")
     option("--steps", type=int, default=1500, metavar="N", help="default: 1500")
     option("--learning-rate", type=float, default=3e-3, metavar="X", help="default: 0.003")
-    option(
-        "--averaging",
-        type=float,
-        default=0.995,
-        metavar="X",
-        help="of the weights kept at a step; default: 0.995",
-    )
-    option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
-    option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")
-    option("--start", type=Path, metavar="FILE", help="weights (safetensors) to start from")
+    add_running_options(parser, averaging=0.995)
     parser.set_defaults(run=run)
 
 

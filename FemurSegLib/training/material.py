@@ -13,6 +13,7 @@ from FemurSegLib.phantom.command import HELD_OUT
 from FemurSegLib.training import sets
 from FemurSegLib.training.cases import Case, find_cases, folds, split
 from FemurSegLib.training.distributed import launched
+from FemurSegLib.whole_file import write_text
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def note_material(out: Path, material: Material) -> dict:
         **sets.terms(origins),
     }
     if launched().is_first:
-        _write(earlier, notes)
+        write_text(earlier, json.dumps(notes, indent=1))
     return notes
 
 
@@ -115,13 +116,7 @@ def add_to_settings(out: Path, notes: dict) -> None:
     path = out / "settings.json"
     if path.exists():
         added = {key: value for key, value in notes.items() if key not in ("people", "cases", "held_out")}
-        _write(path, json.loads(path.read_text()) | added)
-
-
-def _write(path: Path, content: dict) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)
+        write_text(path, json.dumps(json.loads(path.read_text()) | added, indent=1))
 
 
 def _fold(args: argparse.Namespace, cases: list[Case]) -> tuple[list[Case], list[Case], dict]:

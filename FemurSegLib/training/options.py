@@ -101,12 +101,18 @@ def add_learning_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="of patches from labelled CTs, where there are phantoms too; default: 0.35",
     )
+    add_running_options(parser, averaging=0.998)
+
+
+def add_running_options(parser: argparse.ArgumentParser, averaging: float) -> None:
+    """Averaging, checkpoints, precision and weights to start from, of any 3D network."""
+    option = parser.add_argument
     option(
         "--averaging",
         type=float,
-        default=0.998,
+        default=averaging,
         metavar="X",
-        help="of the weights kept at a step; default: 0.998",
+        help=f"of the weights kept at a step; default: {averaging}",
     )
     option("--save-every", type=int, default=100, metavar="N", help="steps between checkpoints; default: 100")
     option("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="default: auto")

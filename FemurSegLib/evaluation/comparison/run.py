@@ -21,6 +21,7 @@ import numpy as np
 from FemurSegLib.errors import InputError
 from FemurSegLib.evaluation.comparison.entrants import ENTRANTS, Comparison, Entrant
 from FemurSegLib.evaluation.metrics import overlap, surface_distance
+from FemurSegLib.whole_file import write_text
 
 
 def compare(comparison: Comparison, names=tuple(ENTRANTS), report=print) -> Iterator[dict]:
@@ -201,9 +202,7 @@ def errors(measured, reference) -> dict[str, float]:
 
 def write_json(path: Path, document) -> None:
     """Whole or not at all; JSON knows no numbers that are not finite, they become null."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_finite(document), indent=1, allow_nan=False), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(_finite(document), indent=1, allow_nan=False))
 
 
 def _finite(value):
