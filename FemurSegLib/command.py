@@ -24,6 +24,7 @@ from pathlib import Path
 from . import __version__, progress, sides
 from .anatomy.command import add_compartment_options, compartment_options
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
+from .models import add_weights_option
 
 ROOMS = ("training", "evaluation", "phantom", "anatomy", "report", "surfaces")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
@@ -93,6 +94,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
 
     seconds["load"] = time.perf_counter() - began
     options = {"device": args.device, "sides": SIDE_CHOICES[args.side], "network": args.network}
+    options["data_set"] = args.data_set
     if args.margin_mm is not None:
         options["margin_mm"] = args.margin_mm
     if method is not None:
@@ -164,6 +166,7 @@ def _add_segment(commands) -> None:
     parser.add_argument(
         "--network", default="segresnet", metavar="NAME", help="segmentation network; default: segresnet"
     )
+    add_weights_option(parser)
     parser.add_argument(
         "--margin-mm",
         type=_margin,

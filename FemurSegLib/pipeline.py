@@ -52,6 +52,7 @@ def segment_femurs(
     device: str = "auto",
     sides: Iterable[str] = SIDES,
     network: str = "segresnet",
+    data_set: str | None = None,
     regions: dict[str, Region] | None = None,
     models_folder: Path | str | None = None,
     margin_mm: float = MARGIN_MM,
@@ -63,9 +64,11 @@ def segment_femurs(
 ) -> Segmentation:
     """Both femora of a CT.
 
-    volume: as read, int16 HU, any orientation. sides: which femora to segment. regions: by side, in oriented voxel
-    coordinates, as drawn by a user; given, nothing is looked for, and nothing outside them is segmented. margin_mm:
-    context added around a region. keep_probability: the result tells how sure the network is of each voxel.
+    volume: as read, int16 HU, any orientation. sides: which femora to segment. data_set: of weights, `open` or
+    `research` (models.chosen_set); one that lacks what is needed is an error, never filled from the other.
+    regions: by side, in oriented voxel coordinates, as drawn by a user; given, nothing is looked for, and nothing
+    outside them is segmented. margin_mm: context added around a region. keep_probability: the result tells how sure
+    the network is of each voxel.
     anatomy: read landmarks, angles and regions; compartments: how to tell cortex from inside too
     (anatomy.compartments.METHODS), None not to; density: an anatomy.density.Calibration, for mineral densities.
     progress: listener for events.
@@ -80,7 +83,12 @@ def segment_femurs(
         from FemurSegLib.segmentation.inference import Runner, pick_device
         from FemurSegLib.segmentation.network import build_network, trained_patch
 
-        used = [models.find("segmenter", network, models_folder)]
+        data_set = models.chosen_set(data_set)
+        used = [models.find("segmenter", network, models_folder, data_set)]
+        for kind in models.DETECTORS if regions is None else ():  # what is missing is told before any work
+            models.find(kind, None, models_folder, data_set)
+        if anatomy and compartments == "network":
+            models.find("compartments", data_set=data_set)
         tensors = models.load_tensors(used[0].name, models_folder)
         segmenter = build_network(network, trained_patch(network, tensors))
         try:
@@ -93,7 +101,7 @@ def segment_femurs(
         runner = Runner(segmenter, pick_device(device))
         calibration = load_calibration(used[0].name, models_folder)
 
-    radiographs, localization = _localize(oriented, regions, clock, models_folder, used)
+    radiographs, localization = _localize(oriented, regions, clock, models_folder, used, data_set)
     found = {side: region for side, region in localization.regions.items() if side in sides}
     if not found:
         raise _no_femur(localization, sides)
@@ -147,9 +155,10 @@ def segment_femurs(
                 compartments=compartments,
                 calibration=density,
                 device=device,
+                data_set=data_set,
             )
         read, findings = bones.femurs, findings + bones.findings
-        used += models_of(read.values())
+        used += models_of(read.values(), data_set)
     for finding in findings:
         progress(events.warning(finding))
     return Segmentation(
@@ -170,7 +179,7 @@ def segment_femurs(
     )
 
 
-def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: list):
+def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: list, data_set: str):
     """Both radiographs and where the femora are; the detector's weights are added to `used`."""
     with clock("radiographs"):
         coronal = coronal_radiograph(oriented)
@@ -181,7 +190,8 @@ def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: lis
     with clock("detect"):
         from FemurSegLib.localization.detector import Detector
 
-        detector = Detector(models_folder=models_folder)  # on the CPU: milliseconds, and a full GPU is no matter
+        # On the CPU: milliseconds, and a full GPU is no matter.
+        detector = Detector(models_folder=models_folder, data_set=data_set)
         used += detector.models
         seen = {"coronal": detector.detect(coronal)}
     with clock("radiographs"):

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__, progress, sides
+from . import __version__, models, progress, sides
 from .errors import InputError, OutputError
 from .localization.detection import iou
 
@@ -272,6 +272,7 @@ def _write_files(folder: Path, segmentation: Segmentation, source, started, list
         "peak_memory_gb": _rounded(peak_memory_gb(), 3),
         "device": segmentation.device,
         "versions": versions(),
+        "weights": models.terms_of(segmentation.models),
         "models": [{"name": m.name, "file": m.file, "sha256": m.sha256} for m in segmentation.models],
         "files": {key: name for key, name in FILES.items() if (folder / name).exists()},
     }

@@ -47,6 +47,79 @@ def test_the_table_names_every_model(folder):
     assert models.weights("segmenter_unet", folder) == model.path
 
 
+@pytest.fixture
+def two_sets(state, tmp_path):
+    """All of `research`; of `open` a segmenter alone."""
+    networks = {
+        "detector_coronal": "yolov8n",
+        "detector_axial": "yolov8n",
+        "segmenter": "unet",
+        "compartments": "vnet",
+    }
+    for kind, network in networks.items():
+        terms = {"set": "research", "licence": "CC-BY-NC-SA-4.0" + " AND AGPL-3.0-only" * (network == "yolov8n")}
+        name = models.name_of(kind, network)
+        models.export_weights(state, name, kind=kind, network=network, folder=tmp_path, terms=terms)
+    terms = {"set": "open", "licence": "MPL-2.0", "origins": ["llp26"]}
+    name = models.name_of("segmenter", "unet", "open")
+    models.export_weights(state, name, kind="segmenter", network="unet", folder=tmp_path, terms=terms)
+    return tmp_path
+
+
+def test_each_set_has_its_own_files_and_the_default_is_named_in_one_place(two_sets, monkeypatch):
+    monkeypatch.delenv(models.SET_VARIABLE, raising=False)
+    assert models.find("segmenter", "unet", two_sets, "open").file == "segmenter_unet_open.safetensors"
+    assert models.find("segmenter", "unet", two_sets, "research").file == "segmenter_unet.safetensors"
+    assert models.find("segmenter", "unet", two_sets).data_set == models.DEFAULT_SET
+    monkeypatch.setenv(models.SET_VARIABLE, "open")
+    assert models.find("segmenter", "unet", two_sets).data_set == "open"
+    assert models.find("segmenter", "unet", two_sets, "research").data_set == "research", "the option comes first"
+    monkeypatch.setenv(models.SET_VARIABLE, "free")
+    with pytest.raises(ModelError, match="no set of weights called 'free'"):
+        models.find("segmenter", "unet", two_sets)
+
+
+def test_a_set_that_is_not_complete_says_what_is_missing_and_takes_nothing_from_the_other(two_sets):
+    assert models.missing("open", two_sets) == ["detector_coronal", "detector_axial", "compartments"]
+    assert models.complete_sets(two_sets) == ["research"]
+    with pytest.raises(ModelError, match="no coronal detector, axial detector, compartment network") as caught:
+        models.find("detector_axial", None, two_sets, "open")
+    assert "--weights research (CC-BY-NC-SA-4.0 AND AGPL-3.0-only)" in caught.value.hint
+    assert "--set open" in caught.value.hint and "femurseg train export" in caught.value.hint
+    with pytest.raises(ModelError, match="'transunet' in the open set") as caught:
+        models.find("segmenter", "transunet", two_sets, "open")
+    assert "unet" in caught.value.hint
+
+
+def test_the_terms_of_a_run_are_those_of_all_its_weights(two_sets):
+    table = models.table(two_sets)
+    used = [table["segmenter_unet"], table["detector_axial"]]
+    assert models.terms_of(used) == {"set": "research", "licence": "CC-BY-NC-SA-4.0 AND AGPL-3.0-only"}
+    assert models.terms_of([table["segmenter_unet_open"]]) == {"set": "open", "licence": "MPL-2.0"}
+    assert models.terms_of([]) is None
+
+
+def test_weights_that_do_not_say_their_terms_are_not_free(folder):
+    model = models.find("segmenter", "unet", folder, "research")
+    assert (model.data_set, model.licence) == ("research", "") and models.terms_of([model])["licence"] is None
+    with pytest.raises(ModelError):
+        models.find("segmenter", "unet", folder, "open")
+
+
+def test_a_file_of_weights_carries_its_terms_itself(two_sets):
+    from safetensors import safe_open
+
+    with safe_open(two_sets / "segmenter_unet_open.safetensors", "pt") as file:
+        told = json.loads(file.metadata()["femurseg"])
+    assert told == {
+        "kind": "segmenter",
+        "network": "unet",
+        "set": "open",
+        "licence": "MPL-2.0",
+        "origins": ["llp26"],
+    }
+
+
 def test_weights_are_found_by_kind_and_network(folder):
     assert models.find("segmenter", "unet", folder).name == "segmenter_unet"
     assert models.find("detector_axial", folder=folder).name == "detector_axial"
@@ -90,7 +163,9 @@ def test_a_pickle_with_the_right_hash_is_not_opened(folder):
         models.load_tensors("segmenter_unet", folder)
 
 
-@pytest.mark.parametrize("change", [{"file": "../evil.safetensors"}, {"card": "/etc/passwd"}, {"kind": "oracle"}])
+@pytest.mark.parametrize(
+    "change", [{"file": "../evil.safetensors"}, {"card": "/etc/passwd"}, {"kind": "oracle"}, {"set": "free"}]
+)
 def test_a_manifest_that_leaves_its_folder_or_names_unknown_kinds_is_refused(folder, change):
     manifest = json.loads((folder / models.MANIFEST).read_text())
     manifest["segmenter_unet"].update(change)

@@ -68,7 +68,8 @@ def run(monkeypatch):
 
     def with_boxes(volume, boxes, **options):
         class StandIn:
-            def __init__(self, models_folder=None):  # no device: a GPU may be full before anything is found
+            # No device: a GPU may be full before anything is found.
+            def __init__(self, models_folder=None, data_set=None):
                 self.models = []
 
             def detect(self, radiograph):

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+from FemurSegLib.models import add_weights_option
+
 PERTURBATIONS = 4
 """Copies of a mask read for the spread, unless asked otherwise: all turned, two mirrored, one rough."""
 
@@ -31,6 +33,7 @@ def add_parser(commands) -> None:
         f"default: {PERTURBATIONS}",
     )
     add_compartment_options(parser, default="network")
+    add_weights_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -63,7 +66,7 @@ def compartment_options(args: argparse.Namespace):
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table a femur, and writes `args.out`. Raises InputError, NoFemurError or OutputError."""
-    from FemurSegLib import __version__
+    from FemurSegLib import __version__, models
     from FemurSegLib.anatomy.record import models_of, read_femurs
     from FemurSegLib.errors import InputError, NoFemurError, OutputError
     from FemurSegLib.sides import DISPLAY_NAMES
@@ -75,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     method, calibration = compartment_options(args)
     if calibration is not None and not args.ct:
         raise InputError("A density needs the CT.", "Give it with --ct.")
+    if method == "network" and args.ct:
+        models.find("compartments", data_set=args.data_set)  # what is not there is told before any work
     mask = read_labelmap(args.mask)
     ct = read_ct(args.ct) if args.ct else None
     if ct is not None and not ct.grid.matches(mask.grid, tolerance_mm=0.1):
@@ -86,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         perturbations=args.perturbations,
         compartments=method,
         calibration=calibration,
+        data_set=args.data_set,
     )
     for finding in anatomy.findings:
         print(f"Note: {finding.message}", file=sys.stderr)
@@ -97,15 +103,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{DISPLAY_NAMES[side]}\n{table(record)}", flush=True)
     if args.out:
         warnings = [{"code": f.code, "message": f.message, "side": f.side} for f in anatomy.findings]
+        used = models_of(anatomy.femurs.values(), args.data_set)
         content = {
             "femurseg_version": __version__,
             "mask": str(Path(args.mask).absolute()),
             "ct": str(Path(args.ct).absolute()) if args.ct else None,
             "perturbations": args.perturbations,
             "warnings": warnings,
-            "models": [
-                {"name": m.name, "file": m.file, "sha256": m.sha256} for m in models_of(anatomy.femurs.values())
-            ],
+            "weights": models.terms_of(used),
+            "models": [{"name": m.name, "file": m.file, "sha256": m.sha256} for m in used],
             "femurs": anatomy.femurs,
         }
         write_text(args.out, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -107,12 +107,14 @@ def find_compartments(
     method: str = "network",
     on_progress: Callable[[float], None] | None = None,
     network=None,
+    data_set: str | None = None,
 ) -> Compartments:
     """Compartments of every femur in a labelmap.
 
     ct: int16 HU, labels: uint8 (`LABELS`), both (k, j, i) on `grid`, any spacing and axes. calibration: HU to
     mg/cm3, for the densities. method: one of `METHODS`. on_progress: told the part (0..1) that is done.
-    network: a CompartmentNetwork, in place of the weights that are shipped.
+    network: a CompartmentNetwork, in place of the weights that are shipped; data_set: of those, see
+    `models.chosen_set`.
     Raises InputError for other sizes, NoFemurError for an empty mask, ModelError where there are no weights,
     MemoryExhaustedError.
     """
@@ -125,7 +127,7 @@ def find_compartments(
     if not boxes:
         raise NoFemurError("The mask holds no femur.", "Labels are 1 for the right femur and 2 for the left one.")
     tell = on_progress or (lambda part: None)
-    find = _by_threshold if method == "threshold" else _ByNetwork(device, network)
+    find = _by_threshold if method == "threshold" else _ByNetwork(device, network, data_set)
     out = np.zeros(mask.voxels.shape, np.uint8)
     femurs, findings = {}, []
     for number, (side, box) in enumerate(boxes.items()):
@@ -151,14 +153,14 @@ def find_compartments(
 class _ByNetwork:
     """CT and mask of one femur to the probability of lying inside its endosteal surface."""
 
-    def __init__(self, device: str, network=None):
+    def __init__(self, device: str, network=None, data_set: str | None = None):
         import torch
 
         from FemurSegLib.segmentation.inference import cpu_has_bfloat16, pick_device
 
         self._device = pick_device(device)
         if network is None:
-            network = load_network()
+            network = load_network(data_set)
         self._network = network.eval().to(self._device, memory_format=torch.channels_last_3d)
         half = self._device.type == "cuda" or (self._device.type == "cpu" and cpu_has_bfloat16())
         self._precision = torch.bfloat16 if half else None
@@ -209,13 +211,13 @@ class _ByNetwork:
             return torch.sigmoid(logits)[0, 0].cpu().numpy()
 
 
-def load_network():
-    """The CompartmentNetwork with the weights that are shipped. Raises ModelError."""
+def load_network(data_set: str | None = None):
+    """The CompartmentNetwork with the weights that are shipped in a set. Raises ModelError."""
     from FemurSegLib import models
     from FemurSegLib.segmentation.compartment_network import CompartmentNetwork
 
     network = CompartmentNetwork()
-    network.load_state_dict(models.load_tensors(models.find("compartments").name))
+    network.load_state_dict(models.load_tensors(models.find("compartments", data_set=data_set).name))
     return network
 
 

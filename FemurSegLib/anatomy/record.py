@@ -50,13 +50,15 @@ def read_femurs(
     compartments: str | None = None,
     calibration=None,
     device: str = "auto",
+    data_set: str | None = None,
 ) -> Anatomy:
     """The records of all femora in a mask. Never fails for what a mask looks like: that becomes a finding.
 
     labels: (k, j, i) uint8 on `grid`; ct: int16 Hounsfield units on it. surfaces: by side, those of the mask that
     are made already (vtkPolyData, LPS mm, one piece). perturbations: see `femur_record`. compartments: how to tell
     cortex from inside (compartments.METHODS), None not to; needs `ct`. calibration: a density.Calibration, for
-    mineral densities. Raises InputError where the CT has another size.
+    mineral densities. data_set: of the network's weights (models.chosen_set). Raises InputError where the CT has
+    another size.
     """
     if ct is not None and ct.shape != labels.shape:
         raise InputError("The CT and the mask have different sizes.", "Give the CT that the mask was made from.")
@@ -71,7 +73,8 @@ def read_femurs(
         hu = None if ct is None else ct[window]
         cortex, why = None, NOT_ASKED if compartments is None else "no CT was given"
         if compartments is not None and hu is not None:
-            cortex, why = _compartments(hu, of_side, place, calibration, device, compartments, out.findings, side)
+            how = {"calibration": calibration, "device": device, "method": compartments, "data_set": data_set}
+            cortex, why = _compartments(hu, of_side, place, how, out.findings, side)
         try:
             surface = (surfaces or {}).get(side)
             record = femur_record(of_side, place, side, hu, perturbations, cortex, calibration, surface)
@@ -90,10 +93,10 @@ def read_femurs(
     return out
 
 
-def models_of(records: Iterable[dict]) -> list[Model]:
-    """The weights that records were made with, beside those of the masks."""
+def models_of(records: Iterable[dict], data_set: str | None = None) -> list[Model]:
+    """The weights of a set that records were made with, beside those of the masks."""
     by_network = any(record["compartments"].get("method") == "network" for record in records)
-    return [models.find("compartments")] if by_network else []
+    return [models.find("compartments", data_set=data_set)] if by_network else []
 
 
 def femur_record(
@@ -182,13 +185,14 @@ def _around(labels, grid: Grid, side: str):
     return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), grid.crop(lower, upper)
 
 
-def _compartments(ct, labels, grid, calibration, device, method, findings, side):
-    """(compartments, "") or (None, why there are none); what is doubtful about them is added to `findings`."""
+def _compartments(ct, labels, grid, how: dict, findings, side):
+    """(compartments, "") or (None, why there are none); what is doubtful about them is added to `findings`. how:
+    options of `find_compartments`."""
     name = DISPLAY_NAMES[side].lower()
     try:
         from .compartments import find_compartments
 
-        found = find_compartments(ct, labels, grid, calibration=calibration, device=device, method=method)
+        found = find_compartments(ct, labels, grid, **how)
     except (CancelledError, MemoryError):
         raise
     except Exception as error:

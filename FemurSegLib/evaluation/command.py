@@ -8,6 +8,7 @@ from pathlib import Path
 
 from FemurSegLib.evaluation.comparison.command import add_comparison_options, run_comparison
 from FemurSegLib.evaluation.mask_comparison import add_parser as add_compare
+from FemurSegLib.models import add_weights_option
 from FemurSegLib.phantom.command import FIELDS, HELD_OUT, add_shape_options, names
 
 
@@ -75,6 +76,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--no-pictures", action="store_true", help="leave the pictures away")
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="default: auto")
     parser.add_argument("--network", default="segresnet", metavar="NAME", help="default: segresnet")
+    add_weights_option(parser)
     add_comparison_options(parser)
     parser.set_defaults(run=run)
     add_compare(commands)
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.radiographs:
         from FemurSegLib.evaluation.radiographs import print_figures
 
-        print_figures(args.radiographs, "cpu" if args.device == "auto" else args.device)
+        print_figures(args.radiographs, "cpu" if args.device == "auto" else args.device, args.data_set)
         return 0
     if not args.cases and not args.phantoms:
         raise InputError("There is nothing to evaluate.", "Give --cases, or --phantoms with --shapes.")
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         from FemurSegLib.evaluation.report import Report
 
-        report = Report(args.report, args.network, args.runs)
+        report = Report(args.report, args.network, args.runs, args.data_set)
     scores, people = [], {}
     try:
         for name, person, load in _cases(args):
@@ -133,8 +135,8 @@ def _calibrate(args, scores, people) -> None:
     from FemurSegLib import models
     from FemurSegLib.evaluation.calibration import judged_of, write_calibration
 
-    kinds = ("detector_coronal", "detector_axial")
-    used = [models.find("segmenter", args.network), *(models.find(kind) for kind in kinds)]
+    used = [models.find("segmenter", args.network, data_set=args.data_set)]
+    used += [models.find(kind, data_set=args.data_set) for kind in models.DETECTORS]
     entry = write_calibration(args.calibrate, judged_of(scores, people), used)
     weights = ", ".join(f"{name} {value:.3g}" for name, value in entry["weights"].items())
     print(f"Confidence: intercept {entry['intercept']:.3g}, weights {weights}")
@@ -155,7 +157,9 @@ def evaluate_case(name: str, load, args, report=None):
     try:
         ct, reference = load()
         begun = time.perf_counter()
-        segmentation = segment_femurs(ct, device=args.device, network=args.network, anatomy=False)
+        segmentation = segment_femurs(
+            ct, device=args.device, network=args.network, data_set=args.data_set, anatomy=False
+        )
         out = score(name, segmentation, reference)
     except FemurSegError as error:
         out = failed(name, error, reference, time.perf_counter() - begun)

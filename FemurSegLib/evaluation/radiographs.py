@@ -103,9 +103,9 @@ def look_at_pictures(detector: Detector, folder: Path, view: str, split: str = "
     return pictures
 
 
-def print_figures(folder: Path, device: str = "cpu") -> None:
-    """A line for each picture in which something is wrong, and the figures of each view."""
-    detector = Detector(device)
+def print_figures(folder: Path, device: str = "cpu", data_set: str | None = None) -> None:
+    """A line for each picture in which something is wrong, and the figures of each view. data_set: of weights."""
+    detector = Detector(device, data_set=data_set)
     for view in VIEWS:
         pictures = look_at_pictures(detector, folder, view)
         for picture in pictures:

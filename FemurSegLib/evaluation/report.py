@@ -84,13 +84,20 @@ document.querySelectorAll('td:first-child').forEach(cell => {
 class Report:
     """Collects the pictures of cases as they are evaluated, and writes the page at the end.
 
-    network: whose calibration is shown. runs: folders of training runs, or of several, whose curves are shown.
+    network, data_set: of the weights, whose calibration is shown. runs: folders of training runs, or of several,
+    whose curves are shown.
     Raises InputError for one without a curve, OutputError where the folder cannot be made, or the page not be
     written; then an earlier page stays.
     """
 
-    def __init__(self, folder: Path | str, network: str = "segresnet", runs: Iterable[Path | str] = ()):
-        self.folder, self._network = Path(folder), network
+    def __init__(
+        self,
+        folder: Path | str,
+        network: str = "segresnet",
+        runs: Iterable[Path | str] = (),
+        data_set: str | None = None,
+    ):
+        self.folder, self._network, self._set = Path(folder), network, models.chosen_set(data_set)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,7 +127,7 @@ class Report:
         scores = sorted(scores, key=_worst_first)
         body = [
             "<h1>FemurSeg: evaluation</h1>",
-            _made(scores),
+            _made(scores, self._set),
             "<h2>In short</h2>", _short(scores),
             "<h2>Boxes, a line a case</h2>", _boxes(scores),
             "<h2>Masks, a line a femur</h2>", _masks(scores),
@@ -141,7 +148,7 @@ class Report:
             out.append(figure(draw_violins(scratch / "violins.png", scores), _ABOUT_VIOLINS))
         out.append("<h2>Confidence</h2>")
         out.append(f"<p>The confidence is the probability that a mask reaches Dice {GOOD_DICE}.</p>")
-        fitted = read_judged(models.find("segmenter", self._network).name)
+        fitted = read_judged(models.find("segmenter", self._network, data_set=self._set).name)
         plots = (
             ("fit.png", "Femora of the calibration, each person left out in turn", fitted),
             ("here.png", "The femora of this page", judged_of(scores)),
@@ -224,11 +231,12 @@ def _worst_first(score: CaseScore):
     return (min((d for d in dice if not math.isnan(d)), default=2.0), score.name)
 
 
-def _made(scores: list[CaseScore]) -> str:
-    """The command, the time, versions and weights."""
+def _made(scores: list[CaseScore], data_set: str) -> str:
+    """The command, the time, versions and the weights of a set."""
     weights = []
     try:
-        weights = [f"{m.file} (SHA-256 {m.sha256[:16]}…)" for m in models.table().values()]
+        used = [m for m in models.table().values() if m.data_set == data_set]
+        weights = [f"{m.file} (SHA-256 {m.sha256[:16]}…)" for m in used]
     except FemurSegError as error:
         weights = [str(error)]
     rows = [

@@ -40,15 +40,16 @@ PER_SIDE = 3
 
 
 class Detector:
-    """Detects in both views. `device`: of torch; `models_folder`: by default the one that is shipped.
+    """Detects in both views. `device`: of torch; `models_folder`: by default the one that is shipped; `data_set`:
+    of weights, see `models.chosen_set`.
 
     `models` are the weights used. Networks are loaded when first used. Raises ModelError if weights are
     missing, damaged or do not fit.
     """
 
-    def __init__(self, device: str = "cpu", models_folder: Path | str | None = None):
+    def __init__(self, device: str = "cpu", models_folder: Path | str | None = None, data_set: str | None = None):
         self.device = device
-        self.models = [models.find(f"detector_{view}", folder=models_folder) for view in VIEWS]
+        self.models = [models.find(f"detector_{view}", None, models_folder, data_set) for view in VIEWS]
         self._networks = {}
 
     def detect(self, radiograph: Radiograph) -> list[Detection]:

@@ -359,12 +359,20 @@ def _provenance(document: dict) -> str:
         ("CT", f"{source['path']} ({size} voxels of {spacing} mm)"),
         ("SHA-256 of its voxels", source.get("sha256") or "not recorded"),
         ("Run", f"{document['created']}, {seconds:.0f} s on {document['device']}; {packages}"),
+        *_terms(document.get("weights")),
         *((f"Weights {m['name']}", f"{m['file']}  SHA-256 {m['sha256']}") for m in document["models"]),
     ]
     lines = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     table = f'<table class="provenance"><tbody>{lines}</tbody></table>'
     sign = '<div class="sign"><span>Looked at by</span><span>Date</span><span>Remarks</span></div>'
     return f'<h2>Where this comes from</h2>{table}<p class="reasons">{NOTE}</p>{sign}'
+
+
+def _terms(weights: dict | None) -> list[tuple[str, str]]:
+    """The row on the set of weights; none where a result of an earlier version does not tell."""
+    if not weights:
+        return []
+    return [("Set of weights", f"{weights['set']}; licence: {weights['licence'] or 'not known'}")]
 
 
 def _cells(*texts: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from FemurSegLib.training.compare_sets_command import add_compare_sets
 from FemurSegLib.training.compartments_command import add_compartments
 from FemurSegLib.training.detector_command import add_detector
+from FemurSegLib.training.export_command import add_export
 from FemurSegLib.training.pseudo_labels_command import add_pseudo_labels
 from FemurSegLib.training.segmenter_command import add_segmenter
 
-KINDS = (add_segmenter, add_detector, add_pseudo_labels, add_compartments, add_compare_sets)
+KINDS = (add_segmenter, add_detector, add_pseudo_labels, add_compartments, add_compare_sets, add_export)
 """What enters each kind, in the order of --help."""
 
 

@@ -173,6 +173,7 @@ def _models_of(settings: SegmenterTraining) -> tuple[Path, str]:
                 "sha256": model.sha256,
                 "kind": model.kind,
                 "network": model.network,
+                "set": model.data_set,
             }
         write_text(folder / models.MANIFEST, json.dumps(entries, indent=1))
     path = models.export_weights(
@@ -181,6 +182,7 @@ def _models_of(settings: SegmenterTraining) -> tuple[Path, str]:
         kind="segmenter",
         network=settings.network,
         folder=folder,
+        terms={"set": models.chosen_set()},
     )
     return folder, hashlib.sha256(path.read_bytes()).hexdigest()
 

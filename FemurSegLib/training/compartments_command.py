@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from FemurSegLib.training.options import add_running_options, add_shared_options, device_of
-
-NAME = "compartments_vnet"
 
 
 def add_compartments(kinds) -> None:
@@ -29,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from FemurSegLib.segmentation.compartment_network import SIZE_MULTIPLE
     from FemurSegLib.training import compartments
     from FemurSegLib.training.curves import draw_segmenter_curve
-    from FemurSegLib.training.material import material_of, note_material, terms_of
+    from FemurSegLib.training.material import material_of, note_material
 
     if args.cases:
         raise InputError("Labelled CTs do not say where the endosteal surface is.", "Give --shapes alone.")
@@ -54,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         start=args.start,
     )
-    notes = note_material(args.out, material)
+    note_material(args.out, material)
     try:
         weights = compartments.train_compartments(settings, report=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
@@ -62,18 +59,8 @@ def run(args: argparse.Namespace) -> int:
     finally:
         draw_segmenter_curve(args.out)
     if args.export is not None:
-        weights = export(weights, terms_of(notes), args.export or None)
+        from FemurSegLib.training.export import export_run
+
+        [weights] = export_run(args.out, args.export or None)
     print(weights)
     return 0
-
-
-def export(weights: Path, terms: dict | None = None, folder: Path | str | None = None) -> Path:
-    """Enters weights (safetensors) into a folder of models, `Resources/Models` if none is named."""
-    from safetensors.torch import load_file
-
-    from FemurSegLib.models import export_weights
-    from FemurSegLib.segmentation.compartment_network import NAME as NETWORK
-
-    return export_weights(
-        load_file(weights), NAME, kind="compartments", network=NETWORK, folder=folder, terms=terms
-    )

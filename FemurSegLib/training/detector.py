@@ -105,7 +105,7 @@ def export_detector(
     image_size: int | None = None,
     terms: dict | None = None,
 ) -> Path:
-    """Enters the best weights so far of a run as `detector_<view>` into the models folder, as tensors.
+    """Enters the best weights so far of a run as `models.name_of` says into the models folder, as tensors.
 
     terms: what `sets.terms` says of the data behind them.
     """
@@ -123,9 +123,10 @@ def export_detector(
         raise ModelError(f"The run {run} has no weights yet.", "Train for at least one epoch.")
     size = image_size or yaml.safe_load((run / "args.yaml").read_text())["imgsz"]
     network, _ = load_checkpoint(best)
-    name = f"detector_{view}"
+    kind, known = f"detector_{view}", network_name(size)
+    name = models.name_of(kind, known, (terms or {}).get("set", models.RESEARCH))
     return models.export_weights(
-        network.float().state_dict(), name, kind=name, network=network_name(size), folder=folder, terms=terms
+        network.float().state_dict(), name, kind=kind, network=known, folder=folder, terms=terms
     )
 
 

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from FemurSegLib.training import detector
     from FemurSegLib.training.curves import draw_detector_curve
     from FemurSegLib.training.distributed import launched
-    from FemurSegLib.training.material import material_of, note_material, terms_of
+    from FemurSegLib.training.export import export_run
+    from FemurSegLib.training.material import material_of, note_material
     from FemurSegLib.training.radiographs import RadiographSet, make_radiographs_of
 
     if launched().size > 1:
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         cases=material.held_cases,
     )
     views = VIEWS if args.view == "both" else (args.view,)
-    notes = note_material(args.out, material)
+    note_material(args.out, material)
     try:
         for each in (made, validated):
             folder = make_radiographs_of(each)
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             finally:
                 draw_detector_curve(trained)
             if args.export is not None:
-                trained = detector.export_detector(trained, view, args.export or None, terms=terms_of(notes))
+                [trained] = export_run(trained, args.export or None)
             print(trained)
     except KeyboardInterrupt:
         raise CancelledError("Stopped.", "The same command goes on from the last epoch.") from None

@@ -106,11 +106,6 @@ def note_material(out: Path, material: Material) -> dict:
     return notes
 
 
-def terms_of(notes: dict) -> dict:
-    """The part of the notes that the table of weights says too."""
-    return {key: notes[key] for key in ("set", "licence", "origins")}
-
-
 def add_to_settings(out: Path, notes: dict) -> None:
     """Set, licence, origins and folds beside the settings of a training, in out/settings.json if it is there."""
     path = out / "settings.json"

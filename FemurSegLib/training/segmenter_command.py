@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from FemurSegLib.training import segmenter
     from FemurSegLib.training.curves import draw_segmenter_curve
     from FemurSegLib.training.distributed import launched
-    from FemurSegLib.training.material import add_to_settings, material_of, note_material, terms_of
+    from FemurSegLib.training.material import add_to_settings, material_of, note_material
 
     material = material_of(args)
     settings = replace(
@@ -78,17 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if not is_first:  # of several processes only one writes
         return 0
     if args.export is not None:
-        from safetensors.torch import load_file
+        from FemurSegLib.training.export import export_run
 
-        from FemurSegLib.models import export_weights
-
-        weights = export_weights(
-            load_file(weights),
-            f"segmenter_{args.network}",
-            kind="segmenter",
-            network=args.network,
-            folder=args.export or None,
-            terms=terms_of(notes),
-        )
+        [weights] = export_run(args.out, args.export or None)
     print(weights)
     return 0

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from FemurSegLib.errors import InputError
+from FemurSegLib.models import OPEN, RESEARCH, SETS
 from FemurSegLib.phantom.command import PHANTOM_NAME
 from FemurSegLib.phantom.shapes import feet_for
 from FemurSegLib.training.cases import Case
 
-SETS = ("open", "research")
 UNKNOWN = "unknown"
 OPEN_PEOPLE = tuple(f"llp26-{n}" for n in range(60))
 """Samples of the shape model that a training takes where a set is asked for and nobody is named."""
@@ -138,7 +138,7 @@ def check(name: str | None, origins: Iterable[str], what: str = "this training")
     if name not in (None, *SETS):
         raise InputError(f"There is no set '{name}'.", f"There are: {', '.join(SETS)}.")
     for key in sorted(origins):
-        if name == "open" and ORIGINS[key].non_commercial:
+        if name == OPEN and ORIGINS[key].non_commercial:
             origin = ORIGINS[key]
             raise InputError(
                 f"The open set allows no {origin.name} ({origin.licence}), which {what} would use.",
@@ -159,7 +159,7 @@ def terms(origins: Iterable[str]) -> dict:
     strictest = next((name for name in ranked if name in licences), "Apache-2.0")
     also = " AND AGPL-3.0-only" if "AGPL-3.0-only" in licences else ""
     free = not any(ORIGINS[key].non_commercial for key in origins)
-    return {"set": "open" if free else "research", "licence": strictest + also, "origins": origins}
+    return {"set": OPEN if free else RESEARCH, "licence": strictest + also, "origins": origins}
 
 
 def citations(origins: Iterable[str]) -> list[str]:

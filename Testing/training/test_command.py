@@ -10,7 +10,8 @@ from tiny_network import tiny_network
 from toy_person import toy_person
 
 from FemurSegLib import command, models
-from FemurSegLib.training import segmenter
+from FemurSegLib.segmentation import network
+from FemurSegLib.training import loop, segmenter
 from FemurSegLib.training.checkpoint import read_checkpoint
 from FemurSegLib.training.curves import draw_detector_curve, draw_segmenter_curve
 from FemurSegLib.volume import Volume, write_volume
@@ -30,7 +31,8 @@ def cases(tmp_path):
 
 
 def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(segmenter, "build_network", tiny_network)
+    for place in (segmenter, network):
+        monkeypatch.setattr(place, "build_network", tiny_network)
     out, folder = tmp_path / "run", tmp_path / "models"
     arguments = ["train", "segmenter", "--out", str(out), "--cases", cases, "--hold-out", "B", *TINY]
     assert command.main([*arguments, "--export", str(folder)]) == 0
@@ -55,7 +57,7 @@ def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_training_that_is_stopped_says_so_and_is_kept_whole(cases, tmp_path, capfd, monkeypatch, number):
     monkeypatch.setattr(segmenter, "build_network", tiny_network)
-    average, steps = segmenter.average, []
+    average, steps = loop.average, []
 
     def stopped(*arguments):  # in the middle of the third step
         steps.append(len(steps) + 1)
@@ -63,7 +65,7 @@ def test_a_training_that_is_stopped_says_so_and_is_kept_whole(cases, tmp_path, c
             signal.raise_signal(number)
         average(*arguments)
 
-    monkeypatch.setattr(segmenter, "average", stopped)
+    monkeypatch.setattr(loop, "average", stopped)
     arguments = ["train", "segmenter", "--out", str(tmp_path / "run"), "--cases", cases, "--hold-out", "B", *TINY]
     assert command.main([*arguments, "--workers", "1"]) == 130
     assert "goes on from the last checkpoint" in capfd.readouterr().err

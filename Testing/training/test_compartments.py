@@ -131,22 +131,23 @@ def test_the_open_set_trains_on_free_bones_alone_and_says_so_beside_the_weights(
     arguments += "--patch 16 --batch 1 --steps 20 --workers 0 --precision fp32".split()
     assert command.main([*arguments, "--export", str(folder)]) == 0
     assert "step 20  loss" in capfd.readouterr().out
-    assert models.find("compartments", folder=folder).network == "vnet"
+    assert models.find("compartments", folder=folder, data_set="open").network == "vnet"
     material = json.loads((out / "material.json").read_text())
-    entry = json.loads((folder / models.MANIFEST).read_text())["compartments_vnet"]
+    entry = json.loads((folder / models.MANIFEST).read_text())["compartments_vnet_open"]
     assert material["people"] == ["llp26-0"]
     for told in (material, entry):
         assert (told["set"], told["licence"]) == ("open", "MPL-2.0")
         assert told["origins"] == ["llp26", "visible_human"]
-    kept = models.load_tensors("compartments_vnet", folder)
+    kept = models.load_tensors("compartments_vnet_open", folder)
     assert set(kept) == set(CompartmentNetwork().state_dict())
 
 
 def test_weights_of_a_models_folder_are_loaded(people, tmp_path, monkeypatch):
-    from FemurSegLib.training.compartments_command import export
+    from FemurSegLib.training.export import export_run
 
     settings = CompartmentTraining(out=tmp_path, **people, patch=SIZE, steps=0, workers=0)
-    export(train_compartments(settings, report=lambda line: None), folder=tmp_path / "models")
+    train_compartments(settings, report=lambda line: None)
+    export_run(tmp_path, tmp_path / "models")
     monkeypatch.setenv(models.FOLDER_VARIABLE, str(tmp_path / "models"))
     assert sum(p.numel() for p in load_network().parameters()) > 1e6
 

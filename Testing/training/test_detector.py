@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from toy_person import keep
 
+from FemurSegLib import models
 from FemurSegLib.errors import InputError, ModelError
 from FemurSegLib.localization.detector import Detector
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 from FemurSegLib.training.cases import Case
 from FemurSegLib.training.detector import DetectorTraining, export_detector, starting_tensors, train_detector
+from FemurSegLib.training.export import export_run
 from FemurSegLib.training.radiographs import (
     CLASSES,
     RadiographSet,
@@ -181,6 +183,15 @@ def test_training_can_be_interrupted_goes_on_and_exports(small_set, tmp_path):
     assert train_detector(training, seen.clear) == run and seen, "a finished run is left as it is"
     curve = (run / "results.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in curve] == ["epoch", "1", "2", "3"]
+
+    with pytest.raises(InputError, match="does not say what it learned from"):
+        export_run(run, tmp_path / "open")
+    (run / "material.json").write_text(json.dumps({"origins": ["llp26", "ultralytics", "visible_human"]}))
+    [path] = export_run(run, tmp_path / "open")
+    assert path.name == "detector_coronal_open.safetensors"
+    model = models.find("detector_coronal", None, tmp_path / "open", "open")
+    assert (model.network, model.licence) == ("yolov8n-64", "MPL-2.0 AND AGPL-3.0-only")
+    assert "LLP26" in model.card.read_text() and "ultralytics" in model.card.read_text()
 
     for view in ("coronal", "axial"):
         export_detector(run, view, tmp_path / "models")

@@ -228,4 +228,5 @@ def test_the_shipped_weights_say_the_licence_that_follows_from_their_data():
     told = [model for model in models.table().values() if model.origins]
     assert {model.kind for model in told} >= {"detector_coronal", "detector_axial", "segmenter"}
     for model in told:
-        assert model.licence == terms(model.origins)["licence"], model.name
+        follows = terms(model.origins)
+        assert (model.licence, model.data_set) == (follows["licence"], follows["set"]), model.name

@@ -67,6 +67,7 @@ def run_comparison(args: argparse.Namespace) -> int:
         slice_step=args.slice_step,
         memory_gb=args.memory_gb,
         device=_device(args.device),
+        data_set=args.data_set,
     )
     rows = []
     try:

@@ -60,7 +60,7 @@ class Comparison:
     ends first. look_minutes: the test cases are also run each time so much training is done, to see how fast an
     entrant learns; nothing is chosen by it. batch: patches a step. largest_patch: no side of a patch is longer; the
     papers' patches otherwise. slice_step: by how many slices a window moves on (1 in the papers). memory_gb: see
-    footprint.py; 16 is that of the GPU of Xie 2025.
+    footprint.py; 16 is that of the GPU of Xie 2025. data_set: of the detectors' weights (models.chosen_set).
     """
 
     out: Path
@@ -81,6 +81,7 @@ class Comparison:
     slice_step: int = 1
     memory_gb: float = 16.0
     device: str = "cpu"
+    data_set: str | None = None
 
     def patch(self, entrant: Entrant) -> tuple[int, int, int]:
         """The paper's patch, or what `largest_patch` leaves of it, in multiples of what the network halves."""

@@ -9,14 +9,17 @@ import numpy as np
 from FemurSegLib.volume import Volume, restore
 
 
-def two_stage(ct: Volume, network: str, models_folder: Path, device: str = "cpu") -> np.ndarray:
-    """Both femora (bool, as the CT lies) the way `femurseg segment` finds them; empty where it finds none."""
+def two_stage(
+    ct: Volume, network: str, models_folder: Path, device: str = "cpu", data_set: str | None = None
+) -> np.ndarray:
+    """Both femora (bool, as the CT lies) the way `femurseg segment` finds them with the weights of a set; empty
+    where it finds none."""
     from FemurSegLib import pipeline
     from FemurSegLib.errors import NoFemurError
 
     try:
         found = pipeline.segment_femurs(
-            ct, network=network, models_folder=models_folder, device=device, anatomy=False
+            ct, network=network, data_set=data_set, models_folder=models_folder, device=device, anatomy=False
         )
     except NoFemurError:
         return np.zeros(ct.grid.shape, bool)

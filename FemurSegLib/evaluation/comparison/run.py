@@ -119,7 +119,7 @@ def _predict(comparison: Comparison, entrant: Entrant, network, ct):
         return inference.by_slices(ct, network, slices, comparison.slice_step, comparison.device)
     if entrant.mode == "two-stage":
         models = comparison.out / entrant.name / "models"
-        mask = inference.two_stage(ct, entrant.network, models, comparison.device)
+        mask = inference.two_stage(ct, entrant.network, models, comparison.device, comparison.data_set)
     else:
         mask = inference.single_stage(ct, network, comparison.device)
     return mask, None, 0.5

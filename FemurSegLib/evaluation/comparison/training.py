@@ -40,7 +40,7 @@ def load(comparison: Comparison, entrant: Entrant, weights: Path):
     network = build_network(entrant.network, comparison.patch(entrant))
     load_weights(network, weights)
     if entrant.mode == "two-stage":
-        _as_models(network, entrant.network, comparison.out / entrant.name / "models")
+        _as_models(network, entrant.network, comparison.out / entrant.name / "models", comparison.data_set)
     return network
 
 
@@ -118,16 +118,19 @@ def _label(comparison: Comparison, entrant: Entrant, cases: list[Case], weights:
     partial.rename(folder)
 
 
-def _as_models(network, name: str, folder: Path) -> None:
-    """The network and the detectors that are installed, as a folder of models."""
+def _as_models(network, name: str, folder: Path, data_set: str | None) -> None:
+    """The network and the detectors that are installed in a set of weights, as a folder of models in that set."""
     from FemurSegLib import models
 
+    terms = {"set": models.chosen_set(data_set)}
     there = (folder / models.MANIFEST).exists()
-    for model in () if there else models.table().values():
-        if model.kind != "segmenter":
-            tensors = models.load_tensors(model.name)
-            models.export_weights(tensors, model.name, kind=model.kind, network=model.network, folder=folder)
-    models.export_weights(network.state_dict(), f"segmenter_{name}", kind="segmenter", network=name, folder=folder)
+    for kind in () if there else models.DETECTORS:
+        model = models.find(kind, data_set=data_set)
+        tensors = models.load_tensors(model.name)
+        models.export_weights(tensors, kind, kind=kind, network=model.network, folder=folder, terms=terms)
+    models.export_weights(
+        network.state_dict(), f"segmenter_{name}", kind="segmenter", network=name, folder=folder, terms=terms
+    )
 
 
 class _Clock:
