@@ -12,7 +12,7 @@ import torch
 from tiny_network import tiny_network
 
 from FemurSegLib import command
-from FemurSegLib.training import segmenter
+from FemurSegLib.training import loop, segmenter
 from FemurSegLib.training.distributed import launched
 
 
@@ -20,8 +20,8 @@ def main(out: str, cases: str) -> int:
     torch.set_num_threads(1)
     segmenter.build_network = lambda *which: without_dropout(tiny_network())
     last = []
-    average = segmenter.average
-    segmenter.average = lambda averaged, network, *more: last.append(network) or average(averaged, network, *more)
+    average = loop.average
+    loop.average = lambda averaged, network, *more: last.append(network) or average(averaged, network, *more)
     options = "--patch 16 --batch 1 --workers 0 --device cpu --precision fp32 --hold-out B --validate-every 2"
     for steps in ("2", "4"):
         arguments = ["train", "segmenter", "--out", out, "--cases", cases, *options.split(), "--steps", steps]

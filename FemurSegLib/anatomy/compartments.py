@@ -33,8 +33,8 @@ METHODS = ("network", "threshold")
 
 MARGIN_MM = 12.0
 """Around the mask, what the network sees of the surroundings."""
-WINDOW, OVERLAP = 96, 0.25
-"""Voxels along the edges of the sliding window, and the part that neighbours share."""
+WINDOW = 96
+"""Voxels along the edges of the sliding window."""
 SMALLEST_MM3, SMALLEST_SHARE = 20.0, 0.005
 """Pieces of the inside smaller than this, or than this part of the largest, are noise, or pores such as those under
 the linea aspera: they are left to the cortex."""
@@ -187,13 +187,10 @@ class _ByNetwork:
         from monai.inferers import sliding_window_inference
 
         from FemurSegLib.segmentation.compartment_network import SIZE_MULTIPLE
+        from FemurSegLib.segmentation.inference import OVERLAP, count_windows
 
         window = [min(WINDOW, -(-n // SIZE_MULTIPLE) * SIZE_MULTIPLE) for n in image.shape[1:]]
-        step = [max(1, int(n * (1 - OVERLAP))) for n in window]
-        expected = np.prod(
-            [1 + max(0, -(-(n - w) // s)) for n, w, s in zip(image.shape[1:], window, step, strict=True)]
-        )
-        done = 0
+        done, expected = 0, count_windows(image.shape[1:], window)
 
         def predict(patch):
             nonlocal done

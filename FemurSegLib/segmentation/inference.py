@@ -91,7 +91,7 @@ class Runner:
         image = to_working_grid(crop).to(self.device)
         multiple = self._recipe.size_multiple
         roi = self._only_window or shaped(window, image.shape[2:], multiple)
-        done, expected = 0, _count_windows(image.shape[2:], roi)
+        done, expected = 0, count_windows(image.shape[2:], roi)
 
         def predict(patch):
             nonlocal done
@@ -180,14 +180,15 @@ def shaped(window, shape, multiple: int) -> tuple[int, int, int]:
     fitting = [roi for roi in itertools.product(*choices) if np.prod(roi) <= np.prod(window)]
     if not fitting:
         return tuple(min(w, -(-n // multiple) * multiple) for w, n in zip(window, shape, strict=True))
-    return min(fitting, key=lambda roi: np.prod(roi) * _count_windows(shape, roi))
+    return min(fitting, key=lambda roi: np.prod(roi) * count_windows(shape, roi))
 
 
 def _windows_along(n: int, size: int) -> int:
     return 1 if n <= size else -(-(n - size) // max(1, int(size * (1 - OVERLAP)))) + 1
 
 
-def _count_windows(shape, roi) -> int:
+def count_windows(shape, roi) -> int:
+    """How many windows of size `roi` get over an image of `shape`, with neighbours that share `OVERLAP`."""
     return int(np.prod([_windows_along(n, size) for n, size in zip(shape, roi, strict=True)]))
 
 

@@ -27,6 +27,8 @@ from FemurSegLib.volume import Grid
 IGNORE = 255
 """Label of patch voxels that take no part in the loss."""
 OUTSIDE_HU = -1000.0
+POOL = 12
+"""People kept ready, for 2 * POOL patients."""
 FEMUR_SHARE = 0.65
 """Part of the real patches that lie around a voxel of femur; the others lie anywhere in the CT."""
 METAL_SHARE = 0.3
@@ -50,7 +52,7 @@ class PhantomSource:
     device: str = "cpu"
     feet: str = ""
     per_patient: int = 4
-    pool: int = 12
+    pool: int = POOL
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (float32 in 0..1) and label (uint8), both of shape (k, j, i)."""
@@ -58,35 +60,43 @@ class PhantomSource:
         rng = np.random.default_rng([self.seed, 3, number])
         return self._patch(Painter(anatomy, self.device, tissue), rng)
 
+    def draw_anatomy(self, number: int) -> tuple[Anatomy, np.random.Generator]:
+        """The bones of patient `number`, and a generator for what else is to be drawn of that patient."""
+        group = np.random.default_rng([self.seed, 1, number // (2 * self.pool)])
+        chosen = group.choice(self.people, size=min(self.pool, len(self.people)), replace=False)
+        people = [_person(self.shapes, str(name), self.cache) for name in chosen]
+        feet = _person(self.shapes, self.feet or feet_for(self.people), self.cache)
+        rng = np.random.default_rng([self.seed, 2, number])
+        return sample_anatomy(people, feet, int(rng.integers(2**31))), rng
+
     def _patch(self, painter: Painter, rng: np.random.Generator):
         center = _interesting_point(painter.anatomy, painter.tissue, rng)
-        size = np.array(self.patch[::-1])
-        origin = center - (size - 1) / 2 * np.array(SPACING_MM)
-        hu, label = painter.paint(Grid(self.patch, SPACING_MM, tuple(origin), np.eye(3)))
+        hu, label = painter.paint(grid_around(center, self.patch, SPACING_MM))
         generator = torch.Generator(hu.device).manual_seed(int(rng.integers(2**31)))
         hu = scan(hu, sample_scanner(rng), SPACING_MM, generator)
         label = (label > 0).to(torch.uint8)
         if rng.random() < 0.35:
-            _cut_away(hu, label, rng)
+            cut_away(hu, label, rng, faces=rng.integers(1, 3))
         return normalize(hu), label
 
 
 @lru_cache(maxsize=16)
 def _patient(source: PhantomSource, number: int) -> tuple[Anatomy, Tissue]:
     """Kept for the patches of one patient; so many, because several threads may paint."""
-    group = np.random.default_rng([source.seed, 1, number // (2 * source.pool)])
-    chosen = group.choice(source.people, size=min(source.pool, len(source.people)), replace=False)
-    people = [_person(source.shapes, str(name), source.cache) for name in chosen]
-    feet = _person(source.shapes, source.feet or feet_for(source.people), source.cache)
-    rng = np.random.default_rng([source.seed, 2, number])
-    anatomy = sample_anatomy(people, feet, int(rng.integers(2**31)))
+    anatomy, rng = source.draw_anatomy(number)
     return anatomy, _with_metal(sample_tissue(anatomy.seed), rng)
 
 
-@lru_cache(maxsize=26)
+@lru_cache(maxsize=2 * POOL + 2)
 def _person(shapes: Path, name: str, cache: Path | None) -> Person:
     """20 MB each."""
     return load_person(shapes, name, cache)
+
+
+def grid_around(center_mm: np.ndarray, shape: tuple[int, int, int], spacing_mm) -> Grid:
+    """The grid of a patch of `shape` (k, j, i) whose middle is `center_mm` (LPS)."""
+    origin = center_mm - (np.array(shape[::-1]) - 1) / 2 * np.array(spacing_mm)
+    return Grid(shape, tuple(spacing_mm), tuple(origin), np.eye(3))
 
 
 def _with_metal(tissue: Tissue, rng: np.random.Generator) -> Tissue:
@@ -117,9 +127,9 @@ def _interesting_point(anatomy: Anatomy, tissue: Tissue, rng: np.random.Generato
     return leg.knee_mm + (leg.hip_mm - leg.knee_mm) * along + rng.normal(0, 14, 3)
 
 
-def _cut_away(hu, label, rng: np.random.Generator) -> None:
-    """The volume ends inside the patch: beyond one or two faces there is nothing."""
-    for _ in range(rng.integers(1, 3)):
+def cut_away(hu: torch.Tensor, label: torch.Tensor, rng: np.random.Generator, faces: int = 1) -> None:
+    """The volume ends inside the patch: beyond so many faces there is nothing. Changes both in place."""
+    for _ in range(faces):
         axis = rng.integers(3)
         depth = int(rng.integers(4, max(5, hu.shape[axis] // 2)))
         at = slice(0, depth) if rng.random() < 0.5 else slice(hu.shape[axis] - depth, None)

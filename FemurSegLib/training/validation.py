@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from FemurSegLib.training.distributed import Group
-from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource
+from FemurSegLib.training.patches import IGNORE
 
 SEED = 20250
 """Of the patches; the same in every training, so that trainings can be compared."""
@@ -31,14 +31,22 @@ class Progress:
         return self.since == 0
 
 
+def femur(logits: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Voxels found and voxels wanted (both bool, (k, j, i)) of a segmenter's logits (2, k, j, i); those of `IGNORE`
+    are in neither."""
+    return (logits[1] > logits[0]) & (label != IGNORE), label == 1
+
+
 class Validation:
     """A fixed set of patches of people held out: of phantoms painted over their bones, and of their CTs.
 
-    count: patches of each kind; with several processes each holds a part of them.
+    phantoms, real: sources with `source[n]`, (image of (k, j, i) or (c, k, j, i), label), or None. count: patches
+    of each kind; with several processes each holds a part of them. compared: from the logits and the label of a
+    patch to the voxels found and those wanted.
     """
 
-    def __init__(self, phantoms: PhantomSource | None, real: RealSource | None, count: int, group: Group):
-        self.group = group
+    def __init__(self, phantoms, real, count: int, group: Group, compared: Callable = femur):
+        self.group, self._compared = group, compared
         kinds = {"phantoms": phantoms, "real": real}
         self._patches = {
             kind: [_kept(source[n]) for n in range(group.rank, count, group.size)]
@@ -63,24 +71,13 @@ class Validation:
         counts = torch.zeros(2, dtype=torch.float64, device="cpu" if device.type == "cpu" else device)
         for image, label in patches:
             with precision():
-                logits = network(image[None, None].to(device, torch.float32))[0]
-            label = label.to(device)
-            found = (logits[1] > logits[0]) & (label != IGNORE)
-            femur = label == 1
-            counts += torch.stack([2 * (found & femur).sum(), found.sum() + femur.sum()])
+                logits = network(image[None].to(device, torch.float32))[0]
+            found, wanted = self._compared(logits, label.to(device))
+            counts += torch.stack([2 * (found & wanted).sum(), found.sum() + wanted.sum()])
         overlap, voxels = self.group.total(counts).tolist()
         return overlap / voxels if voxels else 1.0
 
 
-def held_out(shapes, people: Sequence[str], cases: Sequence, cache, patch, count: int, group: Group, device):
-    """The Validation on these people and cases; false where there are none."""
-    phantoms = (
-        PhantomSource(shapes, tuple(people), cache, patch, SEED, str(device), per_patient=2) if people else None
-    )
-    real = RealSource(list(cases), patch, SEED, device, augment=False) if cases else None
-    return Validation(phantoms, real, count, group)
-
-
 def _kept(patch):
     image, label = patch
-    return image.half(), label
+    return image.reshape(-1, *image.shape[-3:]).half(), label

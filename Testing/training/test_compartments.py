@@ -15,6 +15,7 @@ from FemurSegLib.training.compartments import (
     CompartmentPatches,
     CompartmentTraining,
     cross_entropy,
+    inside,
     roughened,
     train_compartments,
 )
@@ -34,8 +35,8 @@ def people(tmp_path):
 def test_a_patch_follows_from_its_number_alone(people):
     patches = CompartmentPatches(**people, patch=SIZE)
     image, share = patches[7]
-    later = CompartmentPatches(**people, patch=SIZE, first=5)[2]
-    assert torch.equal(image, later[0]) and torch.equal(share, later[1])
+    again = CompartmentPatches(**people, patch=SIZE)[7]
+    assert torch.equal(image, again[0]) and torch.equal(share, again[1])
     assert not torch.equal(image, patches[8][0])
 
 
@@ -83,6 +84,17 @@ def test_cross_entropy_is_zero_for_the_truth_and_blind_outside_the_mask():
     assert torch.equal(cross_entropy(other, share), cross_entropy(truth, share))
     other[..., 1] = -2.0
     assert float(cross_entropy(other, share)) == pytest.approx(float(np.log(1 + np.exp(2))) / 3, rel=1e-3)
+
+
+def test_what_is_found_is_counted_inside_the_mask_alone(people):
+    patches = CompartmentPatches(**people, patch=SIZE)
+    image, share = patches[4]
+    truth = torch.where(share >= 0.5, 3.0, -3.0)[None]
+    truth[:, share < 0] = 3.0  # whatever it says outside
+    found, wanted = inside(truth, share)
+    assert found.any() and torch.equal(found, wanted)
+    found, wanted = inside(torch.full_like(truth, 3.0), share)
+    assert torch.equal(found, share >= 0) and int(wanted.sum()) < int(found.sum())
 
 
 def test_the_window_reaches_from_marrow_to_dense_cortex():

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from examples import two_femora
 from toy_person import keep
 
 from FemurSegLib.training.cases import Case
-from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan
+from FemurSegLib.training.compartments import CompartmentPatches
+from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan, cut_away
 from FemurSegLib.volume import Grid, Volume, write_volume
 
 PATCH = (24, 24, 24)
@@ -15,17 +15,6 @@ PATCH = (24, 24, 24)
 
 def equal(one, other) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    """A CT of two bright ellipsoids in air, with some voxels undecided."""
-    folder = tmp_path_factory.mktemp("case")
-    ct, labels = two_femora()
-    labels[tuple(np.argwhere(labels == 2)[::2].T)] = 255
-    write_volume(folder / "a_CT.nii.gz", ct)
-    write_volume(folder / "a_femurs.nii.gz", Volume(labels, ct.grid))
-    return Case(folder / "a_CT.nii.gz", folder / "a_femurs.nii.gz")
 
 
 def test_real_patches_are_what_the_network_takes(case):
@@ -106,10 +95,23 @@ def device_without_values(monkeypatch):
 def test_patches_are_made_wholly_on_the_device_that_is_asked_for(case, device_without_values, tmp_path):
     device = device_without_values
     phantoms = PhantomSource(tmp_path, (keep(tmp_path),), tmp_path, PATCH, device=device, feet="toy", per_patient=1)
-    for source in (phantoms, RealSource([case], PATCH, device=device)):
+    compartments = CompartmentPatches(tmp_path, ("toy",), tmp_path, PATCH, device=device, feet="toy", per_patient=1)
+    for source in (phantoms, RealSource([case], PATCH, device=device), compartments):
         for number in range(6):
             image, label = source[number]
-            assert image.device.type == label.device.type == device and image.shape == label.shape == PATCH
+            assert image.device.type == label.device.type == device
+            assert image.shape[-3:] == label.shape == PATCH
+
+
+@pytest.mark.parametrize("faces", [1, 2])
+def test_a_volume_ends_at_as_many_faces_as_are_asked_for(faces):
+    for seed in range(10):
+        hu, mask = torch.zeros(PATCH), torch.ones(PATCH, dtype=torch.bool)
+        cut_away(hu, mask, np.random.default_rng(seed), faces)
+        assert torch.equal(mask, hu == 0) and torch.equal(~mask, hu == -1000)
+        left = mask.nonzero()
+        assert len(left) == (left.max(0).values - left.min(0).values + 1).prod()  # still a box
+        assert 1 <= sum(int(mask.any(d).any(e).sum()) < 24 for d, e in ((1, 1), (0, 1), (0, 0))) <= faces
 
 
 def test_a_patch_that_is_scanned_again_stays_in_its_place():

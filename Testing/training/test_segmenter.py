@@ -5,33 +5,18 @@ import math
 import signal
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from examples import two_femora
 from safetensors.torch import load_file
 from tiny_network import tiny_network
 
 from FemurSegLib.errors import InputError
 from FemurSegLib.segmentation.network import build_network
-from FemurSegLib.training import checkpoint, segmenter
-from FemurSegLib.training.cases import Case
+from FemurSegLib.training import checkpoint, loop, segmenter
 from FemurSegLib.training.segmenter import SegmenterTraining, train_segmenter
 from FemurSegLib.training.validation import Validation
-from FemurSegLib.volume import Volume, write_volume
 
 PATCH = (24, 24, 24)
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    """A CT of two bright ellipsoids in air, with some voxels undecided."""
-    folder = tmp_path_factory.mktemp("case")
-    ct, labels = two_femora()
-    labels[tuple(np.argwhere(labels == 2)[::2].T)] = 255
-    write_volume(folder / "a_CT.nii.gz", ct)
-    write_volume(folder / "a_femurs.nii.gz", Volume(labels, ct.grid))
-    return Case(folder / "a_CT.nii.gz", folder / "a_femurs.nii.gz")
 
 
 @pytest.fixture
@@ -114,7 +99,7 @@ def test_a_checkpoint_without_what_came_later_is_gone_on_from(case, tiny, tmp_pa
 
 
 def test_a_signal_in_the_middle_of_a_step_leaves_a_whole_checkpoint(case, tiny, monkeypatch, tmp_path):
-    inside, average = [], segmenter.average
+    inside, average = [], loop.average
 
     def interrupted(*arguments):
         if len(inside) == 2:
@@ -122,12 +107,12 @@ def test_a_signal_in_the_middle_of_a_step_leaves_a_whole_checkpoint(case, tiny, 
         inside.append(True)
         average(*arguments)
 
-    monkeypatch.setattr(segmenter, "average", interrupted)
+    monkeypatch.setattr(loop, "average", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_segmenter(quick(tmp_path / "cut", case), report=print)
     kept = checkpoint.read_checkpoint(tmp_path / "cut")
     assert (kept["step"], int(kept["optimizer"]["state"][0]["step"])) == (3, 3)
-    monkeypatch.setattr(segmenter, "average", average)
+    monkeypatch.setattr(loop, "average", average)
     assert same(train(quick(tmp_path / "cut", case)), train(quick(tmp_path / "through", case)))
 
 
@@ -166,14 +151,6 @@ def test_a_time_limit_ends_the_training_with_weights(case, tiny, tmp_path):
     assert train_segmenter(quick(tmp_path, case, minutes=0, steps=50), report=print).is_file()
     assert checkpoint.read_checkpoint(tmp_path)["step"] < 50
     assert math.isinf(SegmenterTraining(out=tmp_path).minutes)
-
-
-@pytest.mark.parametrize(
-    ("device", "workers", "expected"),
-    [("cuda:1", None, (0, "cuda:1")), ("cuda:1", 3, (3, "cpu")), ("cpu", None, (1, "cpu")), ("cpu", 0, (0, "cpu"))],
-)
-def test_patches_are_painted_on_a_gpu_unless_processes_are_asked_for(device, workers, expected, tmp_path):
-    assert segmenter.preparation(SegmenterTraining(out=tmp_path, device=device, workers=workers)) == expected
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path):
