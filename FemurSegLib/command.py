@@ -94,7 +94,8 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
 
     seconds["load"] = time.perf_counter() - began
     options = {"device": args.device, "sides": SIDE_CHOICES[args.side], "network": args.network}
-    options["data_set"] = args.data_set
+    if args.data_set is not None:
+        options["data_set"] = args.data_set
     if args.margin_mm is not None:
         options["margin_mm"] = args.margin_mm
     if method is not None:

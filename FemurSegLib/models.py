@@ -265,7 +265,8 @@ def _incomplete(data_set: str, kind: str, network: str | None, folder) -> ModelE
     words = f"The {data_set} weights are not complete: there is no {lacking}."
     of_kind = [model for model in table(folder).values() if model.kind == kind and network in (None, model.network)]
     if other := next((model for model in of_kind if model.data_set != data_set), None):
-        hint = f"Choose --weights {other.data_set} ({other.licence or 'licence unknown'}), or train what is missing"
+        there = terms_of(model for model in table(folder).values() if model.data_set == other.data_set)["licence"]
+        hint = f"Choose --weights {other.data_set} ({there or 'licence unknown'}), or train what is missing"
         return ModelError(words, f"{hint} with --set {data_set} and enter it with femurseg train export.")
     return ModelError(words, _REINSTALL)
 

@@ -142,6 +142,21 @@ def test_options_reach_the_pipeline(ct, pipeline, tmp_path, side, expected):
     assert pipeline.calls == [{"device": "cpu", "sides": expected, "network": "unet"}]
 
 
+def test_the_set_of_weights_reaches_the_pipeline_and_an_unknown_one_is_not_understood(
+    ct, pipeline, tmp_path, monkeypatch
+):
+    def segment_femurs(volume, *, data_set=None, **others):
+        pipeline.calls.append(data_set)
+        return segmented(volume, two_femora()[1])
+
+    monkeypatch.setattr(pipeline, "segment_femurs", segment_femurs)
+    for words in ([], ["--weights", "open"]):
+        assert run("segment", ct, "--out", tmp_path / "out", *words) == 0
+    assert pipeline.calls == [None, "open"]
+    with pytest.raises(SystemExit):
+        run("segment", ct, "--out", tmp_path / "out", "--weights", "free")
+
+
 def test_json_progress_is_one_event_a_line_whatever_libraries_print(ct, pipeline, tmp_path, capfd):
     quiet = pipeline.segment_femurs
 

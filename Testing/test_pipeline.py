@@ -19,7 +19,8 @@ from FemurSegLib.errors import InputError, ModelError, NoFemurError  # noqa: E40
 from FemurSegLib.grid import Grid  # noqa: E402
 from FemurSegLib.localization import detector  # noqa: E402
 from FemurSegLib.localization.detection import Detection  # noqa: E402
-from FemurSegLib.localization.region import drawn_regions  # noqa: E402
+from FemurSegLib.localization.region import Region, drawn_regions  # noqa: E402
+from FemurSegLib.result import read_result, write_result  # noqa: E402
 from FemurSegLib.segmentation import confidence  # noqa: E402
 from FemurSegLib.segmentation import network as networks  # noqa: E402
 from FemurSegLib.segmentation.cleanup import Body  # noqa: E402
@@ -128,6 +129,34 @@ def test_however_the_file_lies_the_right_femur_is_the_patients(run, axes, flips)
     grid = Grid(stored.shape, spacing[list(axes)][::-1], oriented.grid.lps(first[::-1]), direction)
     result = run(Volume(np.ascontiguousarray(stored), grid), both())
     assert np.array_equal(result.labels, expected)
+
+
+def test_a_run_uses_one_set_of_weights_and_the_confidence_of_that_set(tmp_path, monkeypatch):
+    for data_set, licence in (("open", "MPL-2.0"), ("research", "CC-BY-NC-SA-4.0")):
+        name, terms = models.name_of("segmenter", "segresnet", data_set), {"set": data_set, "licence": licence}
+        models.export_weights({}, name, kind="segmenter", network="segresnet", folder=tmp_path, terms=terms)
+    fitted = models.find("segmenter", "segresnet", tmp_path, "research")
+    weights = dict.fromkeys(confidence.DOUBTS, 1.0)
+    entry = {"intercept": 5.0, "weights": weights, "models": {fitted.name: fitted.sha256}}
+    (tmp_path / confidence.FILE).write_text(json.dumps({fitted.name: entry}))
+    monkeypatch.setattr(networks, "build_network", lambda *a: Threshold())
+    hu, _ = bones()
+    k, j, i = BONE[RIGHT]
+    lower, upper = zip(*((a - 2.5, b + 1.5) for a, b in (i, j, k)), strict=True)
+    options = {"regions": {RIGHT: Region(RIGHT, lower, upper, 1, 1, ())}, "device": "cpu", "anatomy": False}
+    made = {
+        name: pipeline.segment_femurs(Volume(hu, GRID), models_folder=tmp_path, data_set=name, **options)
+        for name in models.SETS
+    }
+    said = {name: "confidence_uncalibrated" not in {f.code for f in each.findings} for name, each in made.items()}
+    assert said == {"open": False, "research": True}
+    assert made["research"].confidence[RIGHT] > 0.5 and made["open"].confidence == {}
+    document = read_result(write_result(tmp_path / "out", made["open"])).document
+    assert document["weights"] == {"set": "open", "licence": "MPL-2.0"}
+    assert [m["name"] for m in document["models"]] == ["segmenter_segresnet_open"]
+    assert document["femurs"][RIGHT]["confidence"] is None
+    with pytest.raises(ModelError, match="open weights are not complete: there is no coronal detector"):
+        pipeline.segment_femurs(Volume(hu, GRID), device="cpu", models_folder=tmp_path, data_set="open")
 
 
 def test_a_region_that_is_too_small_is_widened_until_it_holds_the_bone(run):

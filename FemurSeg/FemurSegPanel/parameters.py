@@ -8,6 +8,7 @@ from slicer import vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+from FemurSegLib.models import DEFAULT_SET
 from FemurSegLib.sides import LEFT, RIGHT
 
 
@@ -37,6 +38,14 @@ class Network(enum.Enum):
         return {"segresnet": _("SegResNet")}[self.value]
 
 
+class Weights(enum.Enum):
+    OPEN = "open"
+    RESEARCH = "research"
+
+    def label(self):
+        return {"open": _("Open data alone"), "research": _("All data (not for commercial use)")}[self.value]
+
+
 class Space(enum.Enum):
     LPS = "LPS"
     RAS = "RAS"
@@ -63,6 +72,7 @@ class FemurSegParameterNode:
     device: Device = Device.AUTO
     sides: Sides = Sides.BOTH
     network: Network = Network.SEGRESNET
+    weights: Weights = Weights(DEFAULT_SET)
     marginMm: Annotated[float, WithinRange(0, 50)] = 0.0
     smoothing: Annotated[float, WithinRange(0, 1)] = 0.5
     folder: pathlib.Path = pathlib.Path.home()

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
+from FemurSegLib import models
 from FemurSegLib.errors import CancelledError, FemurSegError, InputError
 from FemurSegLib.scene import packages
 from FemurSegLib.scene.export import SurfaceOptions, export_surfaces, save_training_case
@@ -102,6 +103,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
             self.showFormat()
+            self.showWeights()
 
     def onSceneStartClose(self, caller, event):
         self.results.stop()
@@ -122,6 +124,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onParametersModified(self, caller, event):
         self.showFormat()
+        self.showWeights()
         if self.runToShow() != self._run:  # another CT was chosen
             self.showMessage("")
             self.showRun()
@@ -161,6 +164,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             device=p.device.value,
             sides=p.sides.value,
             network=p.network.value,
+            weights=p.weights.value,
             smoothing=p.smoothing,
             margin_mm=p.marginMm or None,
         )
@@ -271,6 +275,14 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def showFormat(self):
         self.ui.exportButton.text = _("Export {format}").format(format=self._parameterNode.format.name)
+
+    def showWeights(self):
+        """A choice, unless all there is was chosen already."""
+        sets = []
+        with contextlib.suppress(FemurSegError):  # without weights: the engine says so
+            sets = models.complete_sets()
+        for widget in (self.ui.weightsLabel, self.ui.weightsBox):
+            widget.visible = {self._parameterNode.weights.value} != set(sets or [models.DEFAULT_SET])
 
     def showSaved(self, paths):
         names = ", ".join(path.name for path in paths)

@@ -34,6 +34,8 @@ class Options:
     device: str = "auto"
     sides: tuple[str, ...] = SIDES
     network: str = "segresnet"
+    weights: str | None = None
+    """Set of weights (models.SETS); None: what the engine takes by default."""
     margin_mm: float | None = None
     """Room around a box; None: what the engine thinks right."""
     smoothing: float = 0.5
@@ -45,8 +47,9 @@ class Options:
 
     def arguments(self) -> list[str]:
         side = [] if set(self.sides) == set(SIDES) else ["--side", self.sides[0].partition("_")[0]]
+        weights = [] if self.weights is None else ["--weights", self.weights]
         margin = [] if self.margin_mm is None else ["--margin-mm", f"{self.margin_mm:g}"]
-        return ["--device", self.device, "--network", self.network, *side, *margin]
+        return ["--device", self.device, "--network", self.network, *side, *weights, *margin]
 
 
 class Segmenting:

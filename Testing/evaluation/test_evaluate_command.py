@@ -130,6 +130,21 @@ def test_the_confidence_is_calibrated_on_cases_and_their_pieces(tmp_path, monkey
     assert clear > 0.8 and blurred < 0.2
 
 
+def test_the_weights_that_are_evaluated_can_be_chosen(cases, tmp_path, monkeypatch, capfd):
+    from FemurSegLib import pipeline
+
+    asked = []
+
+    def answer(volume, *, data_set, **settings):
+        asked.append(data_set)
+        return segmented(volume, np.zeros(volume.voxels.shape, np.uint8))
+
+    monkeypatch.setattr(pipeline, "segment_femurs", answer)
+    for words in ([], ["--weights", "open"]):
+        assert command.main(["evaluate", "--cases", str(cases), "--only", "B", *words]) == 0
+    assert asked == [None, "open"]
+
+
 def test_too_few_cases_to_calibrate_with_are_an_input_error(cases, pipeline, tmp_path):
     out = tmp_path / "confidence.json"
     assert command.main(["evaluate", "--cases", str(cases), "--only", "A", "--calibrate", str(out)]) == 3

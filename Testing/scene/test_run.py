@@ -210,6 +210,7 @@ def test_options_become_arguments():
         Options(device="cuda"),
         Options(device="mps"),
         Options(margin_mm=5),
+        Options(weights="open"),
     ],
 )
 def test_the_real_command_takes_every_option(options):

@@ -14,6 +14,7 @@ import slicer
 import vtk
 from leg_ct import add_ct
 
+from FemurSegLib import models
 from FemurSegLib.progress import STAGES
 from FemurSegLib.scene import packages
 from FemurSegLib.scene.export import open_edges
@@ -400,11 +401,29 @@ def test_choices_reach_the_engine_and_are_saved_with_the_scene(panel, applicatio
         "segresnet",
         "--side",
         "left",
+        "--weights",
+        "research",
         "--margin-mm",
         "12",
     ]
     node = slicer.mrmlScene.GetSingletonNode("FemurSeg", "vtkMRMLScriptedModuleNode")
     assert node.GetParameter("sides") == "LEFT" and node.GetParameter("marginMm") == "12.0"
+
+
+def test_the_weights_are_a_choice_where_there_are_two_sets_or_another_was_saved(panel, monkeypatch):
+    sets, box = ["research"], panel.ui.weightsBox
+    monkeypatch.setattr(models, "complete_sets", lambda: sets)
+    panel.ui.advancedCollapsibleButton.collapsed = False
+    panel.widget.showWeights()
+    assert not box.isVisible() and not panel.ui.weightsLabel.isVisible()
+    sets.insert(0, "open")
+    panel.widget.showWeights()
+    assert box.isVisible() and panel.ui.weightsLabel.isVisible() and "Open" in box.itemText(0)
+    box.currentIndex = 0
+    assert panel.widget.options().weights == "open"
+    del sets[0]
+    panel.widget.showWeights()
+    assert box.isVisible(), "nothing falls back to the other set unseen"
 
 
 def test_the_log_is_one_click_away(panel, monkeypatch):
