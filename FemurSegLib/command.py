@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import __version__, progress, sides
-from .anatomy.command import add_compartment_options, compartment_options
+from .anatomy.command import add_compartment_options, add_spread_option, compartment_options
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
 from .models import add_weights_option
 
@@ -102,6 +102,8 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
         options["compartments"] = method
     if density is not None:
         options["density"] = density
+    if args.spread:
+        options["perturbations"] = args.spread
     if drawn is not None:
         from .localization.region import drawn_regions
 
@@ -186,6 +188,7 @@ def _add_segment(commands) -> None:
         help="json: one event a line on stdout; default: bar",
     )
     add_compartment_options(parser, default="none")
+    add_spread_option(parser, default=0)
     parser.set_defaults(run=segment)
 
 

@@ -60,6 +60,7 @@ def segment_femurs(
     anatomy: bool = True,
     compartments: str | None = None,
     density=None,
+    perturbations: int = 0,
     progress: events.Listener = events.ignore,
 ) -> Segmentation:
     """Both femora of a CT.
@@ -70,7 +71,9 @@ def segment_femurs(
     outside them is segmented. margin_mm: context added around a region. keep_probability: the result tells how sure
     the network is of each voxel.
     anatomy: read landmarks, angles and regions; compartments: how to tell cortex from inside too
-    (anatomy.compartments.METHODS), None not to; density: an anatomy.density.Calibration, for mineral densities.
+    (anatomy.compartments.METHODS), None not to; density: an anatomy.density.Calibration, for mineral densities;
+    perturbations: copies of each mask, turned, mirrored or roughened, that everything is read from again, for its
+    spread (anatomy.stability; a second or two each).
     progress: listener for events.
     Raises NoFemurError where none is found, ModelError where weights are missing, damaged or do not fit,
     MemoryExhaustedError.
@@ -142,7 +145,7 @@ def segment_femurs(
         with ThreadPoolExecutor(len(evidence)) as both:  # numpy, OpenCV and VTK let go of Python's lock
             made = both.map(lambda side: surface_of(labels, oriented.grid, LABELS[side]), evidence)
             surfaces = dict(zip(evidence, made, strict=True))
-    read = {}
+    read, painted = {}, {}
     if anatomy:
         with clock("anatomy"):
             from FemurSegLib.anatomy.record import models_of, read_femurs
@@ -152,12 +155,13 @@ def segment_femurs(
                 oriented.grid,
                 oriented.voxels,
                 surfaces=surfaces,
+                perturbations=perturbations,
                 compartments=compartments,
                 calibration=density,
                 device=device,
                 data_set=data_set,
             )
-        read, findings = bones.femurs, findings + bones.findings
+        read, painted, findings = bones.femurs, bones.painted, findings + bones.findings
         used += models_of(read.values(), data_set)
     for finding in findings:
         progress(events.warning(finding))
@@ -173,6 +177,7 @@ def segment_femurs(
         models=used,
         anatomy=read,
         surfaces=surfaces,
+        painted=painted,
         ct_sha256=volume_sha256(volume.voxels),
         probability=probability,
         evidence=evidence,

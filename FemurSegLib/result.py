@@ -39,9 +39,11 @@ if TYPE_CHECKING:
     from .models import Model
     from .segmentation.confidence import Evidence
 
-SCHEMA_VERSION = 2
-READABLE = (1, 2)
-"""Versions that `read_result` reads. 2 added what the bone tells (`anatomy` of a femur) and the CT's hash."""
+SCHEMA_VERSION = 3
+READABLE = (1, 2, 3)
+"""Versions that `read_result` reads. 2 added what the bone tells (`anatomy` of a femur) and the CT's hash; 3 the
+thickness of the cortex and the surfaces painted with it, how many perturbed copies of the mask were read, and the
+set of the weights."""
 DOCUMENT = "result.json"
 REPORT = "report.html"
 """What `femurseg report` adds to a folder; a new run in the same folder takes it away."""
@@ -50,6 +52,8 @@ FILES = {
     "segmentation": "femurs.seg.nrrd",
     "right_femur_stl": "right_femur.stl",
     "left_femur_stl": "left_femur.stl",
+    "right_femur_thickness": "right_femur_thickness.vtp",
+    "left_femur_thickness": "left_femur_thickness.vtp",
     "coronal": "coronal.png",
     "axial": "axial.png",
     "overview": "overview.png",
@@ -73,6 +77,7 @@ class Segmentation:
     of the oriented CT (a range for k, j and i) and float32 (k, j, i) in it, of this one body. `evidence`: by side,
     what the confidence was made of. `anatomy`: by side, what the bone tells (anatomy/record.py). `ct_sha256`: of
     the CT's voxels (`volume_sha256`). `surfaces`: by side, if they are made already (surface.surface_of).
+    `painted`: by side, those with the thickness of the cortex at their points, if asked for (anatomy/thickness.py).
     """
 
     labels: np.ndarray
@@ -87,6 +92,7 @@ class Segmentation:
     anatomy: dict[str, dict] = field(default_factory=dict, repr=False)
     ct_sha256: str = ""
     surfaces: dict[str, vtkPolyData] = field(default_factory=dict, repr=False)
+    painted: dict[str, vtkPolyData] = field(default_factory=dict, repr=False)
     probability: dict[str, tuple[tuple[tuple[int, int], ...], np.ndarray]] = field(default_factory=dict, repr=False)
     evidence: dict[str, Evidence] = field(default_factory=dict, repr=False)
 
@@ -225,6 +231,7 @@ def peak_memory_gb() -> float | None:
 
 def _write_files(folder: Path, segmentation: Segmentation, source, started, listener) -> None:
     from . import pictures, surface
+    from .surfaces.files import write_surface
 
     seconds = dict(segmentation.seconds)
     began = time.perf_counter()
@@ -239,6 +246,9 @@ def _write_files(folder: Path, segmentation: Segmentation, source, started, list
             if side not in surfaces:
                 surfaces[side] = surface.surface_of(labels, grid, label)
             surface.write_stl(folder / FILES[f"{side}_stl"], surfaces[side], sides.DISPLAY_NAMES[side])
+            if side in segmentation.painted:
+                name = f"{sides.DISPLAY_NAMES[side]}, thickness of the cortex"
+                write_surface(folder / FILES[f"{side}_thickness"], segmentation.painted[side], name)
     seconds["surfaces"] = seconds.get("surfaces", 0.0) + time.perf_counter() - began
 
     began = time.perf_counter()

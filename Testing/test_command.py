@@ -53,6 +53,17 @@ def run(*arguments) -> int:
     return command.main([str(argument) for argument in arguments])
 
 
+def test_the_spread_that_is_asked_for_reaches_the_pipeline(pipeline, ct, tmp_path, monkeypatch):
+    def segment_femurs(volume, *, perturbations=0, **others):
+        pipeline.calls.append(perturbations)
+        return segmented(volume, two_femora()[1])
+
+    monkeypatch.setattr(pipeline, "segment_femurs", segment_femurs)
+    assert run("segment", ct, "--out", tmp_path / "out", "--spread", 3) == 0
+    assert run("segment", ct, "--out", tmp_path / "out") == 0
+    assert pipeline.calls == [3, 0]
+
+
 # Help
 
 

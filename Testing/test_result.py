@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ import SimpleITK as sitk
 from examples import CENTERS_LPS, RADII_MM, segmented, two_femora
 from jsonschema import ValidationError
 from PIL import Image
+from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from FemurSegLib import pictures, result, sides, surface
 from FemurSegLib.anatomy.record import read_femurs
+from FemurSegLib.anatomy.thickness import THICKNESS_ARRAY
 from FemurSegLib.errors import InputError, OutputError
 from FemurSegLib.result import DOCUMENT, FILES, read_result, validate, write_result
+from FemurSegLib.surfaces.files import read_surface
 from FemurSegLib.volume import read_labelmap
 
 
@@ -30,8 +34,16 @@ def example():
 
 @pytest.fixture(scope="module")
 def written(example, tmp_path_factory):
+    """The example as a folder, its surfaces painted with a thickness of 3 mm, and none at the first point."""
+    painted = {side: surface.surface_of(example.labels, example.grid, sides.LABELS[side]) for side in sides.SIDES}
+    for each in painted.values():
+        values = np.full(each.GetNumberOfPoints(), 3.0, np.float32)
+        values[0] = np.nan
+        array = numpy_to_vtk(values, deep=True)
+        array.SetName(THICKNESS_ARRAY)
+        each.GetPointData().AddArray(array)
     folder = tmp_path_factory.mktemp("results") / "leg"
-    write_result(folder, example, source="leg.nii.gz")
+    write_result(folder, replace(example, painted=painted), source="leg.nii.gz")
     return read_result(folder)
 
 
@@ -64,6 +76,16 @@ def test_the_schema_refuses_a_result_that_is_not_so(written):
     del document["femurs"]["left_femur"]
     with pytest.raises(ValidationError):
         validate(document)
+
+
+def test_the_painted_surfaces_lie_where_the_bones_do_and_hold_the_thickness(written):
+    for side in sides.SIDES:
+        painted = read_surface(written.file(f"{side}_thickness"))
+        low, high = np.array(painted.GetBounds()).reshape(3, 2).T
+        np.testing.assert_allclose((low + high) / 2, CENTERS_LPS[side], atol=1.0)
+        values = vtk_to_numpy(painted.GetPointData().GetArray(THICKNESS_ARRAY))
+        assert np.isnan(values[0]) and (values[1:] == 3.0).all()
+        assert painted.GetFieldData().GetAbstractArray("SPACE").GetValue(0) == "LPS"
 
 
 def test_both_labelmaps_lie_on_the_grid_of_the_ct_and_hold_its_labels(written, example):
@@ -174,6 +196,7 @@ def test_a_femur_that_is_not_there_is_said_to_be_so(tmp_path):
     assert [right[key] for key in ("volume_ml", "length_mm", "confidence", "region")] == [None] * 4
     assert right["boxes"] == {"coronal": None, "axial": None}
     assert "right_femur_stl" not in document["files"] and not (folder / "right_femur.stl").exists()
+    assert not any(key.endswith("thickness") for key in document["files"])  # it was not asked for
     assert document["femurs"]["left_femur"]["found"] and (folder / "left_femur.stl").exists()
     assert sitk.ReadImage(str(folder / "femurs.seg.nrrd")).GetMetaData("Segment0_ID") == "left_femur"
 
@@ -204,6 +227,31 @@ def test_a_result_of_version_1_is_still_read_and_as_the_schema_says(written, tmp
     del document["input"]["sha256"]
     for femur in document["femurs"].values():
         del femur["anatomy"]
+    validate(document)
+    (tmp_path / DOCUMENT).write_text(json.dumps(document))
+    assert read_result(tmp_path).document == document
+
+
+def test_a_result_of_version_2_has_no_thickness_and_one_of_version_3_must(tmp_path, example):
+    volume, labels = two_femora()
+    told = segmented(volume, labels)
+    read = read_femurs(labels, volume.grid, volume.voxels, compartments="threshold")
+    told.anatomy, told.painted = read.femurs, read.painted
+    document = read_result(write_result(tmp_path / "out", told)).document
+    validate(document)
+    anatomy = document["femurs"]["right_femur"]["anatomy"]
+    assert anatomy["compartments"]["thickness"]["covered"] > 0
+    assert document["files"]["right_femur_thickness"] == "right_femur_thickness.vtp"
+    for femur in document["femurs"].values():
+        del femur["anatomy"]["compartments"]["thickness"]
+    with pytest.raises(ValidationError):
+        validate(document)
+    document["schema_version"] = 2
+    for femur in document["femurs"].values():
+        del femur["anatomy"]["perturbations"]
+        for region in femur["anatomy"]["regions"].values():
+            del region["cortical_thickness_mm"]
+    del document["files"]["right_femur_thickness"], document["files"]["left_femur_thickness"]
     validate(document)
     (tmp_path / DOCUMENT).write_text(json.dumps(document))
     assert read_result(tmp_path).document == document

@@ -38,6 +38,15 @@ class Network(enum.Enum):
         return {"segresnet": _("SegResNet")}[self.value]
 
 
+class Cortex(enum.Enum):
+    NONE = "none"
+    THRESHOLD = "threshold"
+    NETWORK = "network"
+
+    def label(self):
+        return {"none": _("Not told apart"), "threshold": _("By threshold"), "network": _("By network")}[self.value]
+
+
 class Weights(enum.Enum):
     OPEN = "open"
     RESEARCH = "research"
@@ -66,13 +75,16 @@ class Format(enum.Enum):
 
 @parameterNodeWrapper
 class FemurSegParameterNode:
-    """What the user has chosen; saved with the scene. `marginMm` 0: what the network was trained with."""
+    """What the user has chosen; saved with the scene. `marginMm` 0: what the network was trained with. `spread`: a
+    whole number of copies."""
 
     ctVolume: vtkMRMLScalarVolumeNode
     device: Device = Device.AUTO
     sides: Sides = Sides.BOTH
     network: Network = Network.SEGRESNET
     weights: Weights = Weights(DEFAULT_SET)
+    cortex: Cortex = Cortex.NONE
+    spread: Annotated[float, WithinRange(0, 20)] = 0.0
     marginMm: Annotated[float, WithinRange(0, 50)] = 0.0
     smoothing: Annotated[float, WithinRange(0, 1)] = 0.5
     folder: pathlib.Path = pathlib.Path.home()

@@ -60,6 +60,9 @@ class Results:
             self.ui.landmarksButton.checked = any(
                 node.GetDisplayNode().GetVisibility() for node in run.landmarks.values()
             )
+            painted = list(run.thickness.values())
+            self.ui.thicknessButton.enabled = bool(painted)
+            self.ui.thicknessButton.checked = any(node.GetDisplayNode().GetVisibility() for node in painted)
 
     def _show_picture(self, label, radiograph):
         label.visible = radiograph is not None

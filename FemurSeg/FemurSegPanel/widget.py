@@ -24,7 +24,7 @@ from .results import Results, show_in_views
 POLL_MS = 100
 BUTTONS = (
     *("segment", "stop", "log", "boxes", "refine", "correct", "undo"),
-    *("landmarks", "reset", "export", "training"),
+    *("landmarks", "reset", "thickness", "export", "training"),
 )
 
 
@@ -167,6 +167,8 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             weights=p.weights.value,
             smoothing=p.smoothing,
             margin_mm=p.marginMm or None,
+            compartments=p.cortex.value,
+            spread=round(p.spread),
         )
 
     def packagesInstalled(self):
@@ -237,6 +239,11 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onReset(self, checked=False):
         if self.results.following:
             self.results.following.reset()
+
+    def onThickness(self, checked=False):
+        run = self.runToShow()
+        if run:
+            run.show_thickness(checked)
 
     def onCorrect(self, checked=False):
         with self.errorsShown():

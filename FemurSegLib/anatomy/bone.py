@@ -44,6 +44,32 @@ class Loop:
     segments_mm: np.ndarray
 
 
+def largest_surface(labels: np.ndarray, grid: Grid, side: str, pieces: bool = True, **options):
+    """vtkPolyData (LPS mm) of a femur in a labelmap (k, j, i) on `grid`; of several pieces the largest.
+
+    pieces: whether there may be several; to look takes as long as the surface. options: those of
+    surface.surface_of. Raises InputError if there is no femur.
+    """
+    from scipy.ndimage import label
+
+    from FemurSegLib.surface import bounds, surface_of
+
+    box = bounds(labels, LABELS[side])
+    if box is None:
+        raise InputError(
+            f"The mask holds no {side.replace('_', ' ')} (label {LABELS[side]}).",
+            "Labels are 1 for the right femur and 2 for the left one.",
+        )
+    lower = [max(0, s.start - 1) for s in box]  # a voxel to spare, unless the scan ends there
+    upper = [min(n, s.stop + 1) for s, n in zip(box, labels.shape, strict=True)]
+    mask = labels[tuple(map(slice, lower, upper))] == LABELS[side]
+    if pieces:
+        numbers, count = label(mask)
+        if count > 1:
+            mask = numbers == np.argmax(np.bincount(numbers.ravel())[1:]) + 1
+    return surface_of(mask.astype(np.uint8), grid.crop(lower, upper), 1, **options)
+
+
 @dataclass(frozen=True, eq=False)
 class Bone:
     """A closed, outward triangle surface of one femur.
@@ -64,26 +90,9 @@ class Bone:
         return cls(points_of(surface).astype(float), triangles_of(surface).astype(np.int64), side)
 
     @classmethod
-    def of_mask(cls, labels: np.ndarray, grid: Grid, side: str) -> Bone:
-        """From a labelmap (k, j, i) on `grid`; of several pieces the largest. Raises InputError if there is
-        none."""
-        from scipy.ndimage import label
-
-        from FemurSegLib.surface import bounds, surface_of
-
-        box = bounds(labels, LABELS[side])
-        if box is None:
-            raise InputError(
-                f"The mask holds no {side.replace('_', ' ')} (label {LABELS[side]}).",
-                "Labels are 1 for the right femur and 2 for the left one.",
-            )
-        lower = [max(0, s.start - 1) for s in box]  # a voxel to spare, unless the scan ends there
-        upper = [min(n, s.stop + 1) for s, n in zip(box, labels.shape, strict=True)]
-        mask = labels[tuple(map(slice, lower, upper))] == LABELS[side]
-        pieces, count = label(mask)
-        if count > 1:
-            mask = pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
-        return cls.of_surface(surface_of(mask.astype(np.uint8), grid.crop(lower, upper), 1), side)
+    def of_mask(cls, labels: np.ndarray, grid: Grid, side: str, **options) -> Bone:
+        """From a labelmap: of its `largest_surface`, which takes the options."""
+        return cls.of_surface(largest_surface(labels, grid, side, **options), side)
 
     def mirrored(self) -> Bone:
         """The same bone as one of the other side."""

@@ -25,13 +25,12 @@ def add_parser(commands) -> None:
     parser.add_argument("--ct", metavar="CT", help="the CT of the mask, on the same grid")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write everything, landmarks too")
     parser.add_argument(
-        "--perturbations",
-        type=_count,
-        default=PERTURBATIONS,
-        metavar="N",
-        help="read N turned, mirrored or roughened copies too and give the spread (seconds each); "
-        f"default: {PERTURBATIONS}",
+        "--surfaces",
+        type=Path,
+        metavar="DIR",
+        help="write each femur's surface, painted with the thickness of its cortex (VTP), into this folder",
     )
+    add_spread_option(parser, PERTURBATIONS, "--perturbations")
     add_compartment_options(parser, default="network")
     add_weights_option(parser)
     parser.set_defaults(run=run)
@@ -54,6 +53,19 @@ def add_compartment_options(parser, default: str) -> None:
     )
 
 
+def add_spread_option(parser, default: int, *other_names: str) -> None:
+    """`--spread`, the number of perturbed copies, under other names too."""
+    parser.add_argument(
+        "--spread",
+        *other_names,
+        type=_count,
+        default=default,
+        metavar="N",
+        help="measure N turned, mirrored or roughened copies of each femur too, a second or two each, and tell how "
+        f"far each number moves; default: {default}",
+    )
+
+
 def compartment_options(args: argparse.Namespace):
     """(method or None, Calibration or None) of the options above. Raises InputError."""
     calibration = None
@@ -65,19 +77,25 @@ def compartment_options(args: argparse.Namespace):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a table a femur, and writes `args.out`. Raises InputError, NoFemurError or OutputError."""
+    """Prints a table a femur, and writes `args.out` and into `args.surfaces`. Raises InputError, NoFemurError or
+    OutputError."""
     from FemurSegLib import __version__, models
     from FemurSegLib.anatomy.record import models_of, read_femurs
     from FemurSegLib.errors import InputError, NoFemurError, OutputError
+    from FemurSegLib.result import FILES
     from FemurSegLib.sides import DISPLAY_NAMES
+    from FemurSegLib.surfaces.files import write_surface
     from FemurSegLib.volume import read_ct, read_labelmap
     from FemurSegLib.whole_file import write_text
 
-    if args.out and not args.out.absolute().parent.is_dir():
-        raise OutputError(f"{args.out.absolute().parent} is not a folder.", "Choose a folder that is there.")
+    for folder in (args.out and args.out.absolute().parent, args.surfaces and args.surfaces.absolute()):
+        if folder and not folder.is_dir():
+            raise OutputError(f"{folder} is not a folder.", "Choose a folder that is there.")
     method, calibration = compartment_options(args)
     if calibration is not None and not args.ct:
         raise InputError("A density needs the CT.", "Give it with --ct.")
+    if args.surfaces and not (args.ct and method):
+        raise InputError("The thickness of the cortex needs the CT and --compartments.", "Give both.")
     if method == "network" and args.ct:
         models.find("compartments", data_set=args.data_set)  # what is not there is told before any work
     mask = read_labelmap(args.mask)
@@ -88,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         mask.voxels,
         mask.grid,
         None if ct is None else ct.voxels,
-        perturbations=args.perturbations,
+        perturbations=args.spread,
         compartments=method,
         calibration=calibration,
         data_set=args.data_set,
@@ -101,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
         )
     for side, record in anatomy.femurs.items():
         print(f"\n{DISPLAY_NAMES[side]}\n{table(record)}", flush=True)
+    for side, surface in anatomy.painted.items() if args.surfaces else ():
+        name = f"{DISPLAY_NAMES[side]}, thickness of the cortex"
+        print(f"Written: {write_surface(args.surfaces / FILES[f'{side}_thickness'], surface, name)}")
     if args.out:
         warnings = [{"code": f.code, "message": f.message, "side": f.side} for f in anatomy.findings]
         used = models_of(anatomy.femurs.values(), args.data_set)
@@ -108,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
             "femurseg_version": __version__,
             "mask": str(Path(args.mask).absolute()),
             "ct": str(Path(args.ct).absolute()) if args.ct else None,
-            "perturbations": args.perturbations,
+            "perturbations": args.spread,
             "warnings": warnings,
             "weights": models.terms_of(used),
             "models": [{"name": m.name, "file": m.file, "sha256": m.sha256} for m in used],
@@ -133,6 +154,12 @@ def table(record: dict) -> str:
         rows.append(
             (name, f"not known: {told['reason']}" if "reason" in told else _contents(told["compartments"][key]))
         )
+    thickness = told.get("thickness", {})
+    if thickness.get("mean_mm") is not None:
+        words = (
+            "mean {mean_mm:.1f} mm, median {median_mm:.1f} mm, nine tenths of it {p05_mm:.1f} to {p95_mm:.1f} mm"
+        )
+        rows.append(("Thickness of the cortex", words.format(**thickness)))
     return "\n".join(f"  {name:50s} {told}" for name, told in rows)
 
 
@@ -140,6 +167,8 @@ def _contents(entry: dict) -> str:
     parts = [f"{entry['volume_ml']:.1f} ml"]
     if entry.get("cortical_ml") is not None:
         parts.append(f"{entry['cortical_ml']:.1f} ml of it cortical")
+    if entry.get("cortical_thickness_mm") is not None:
+        parts.append(f"{entry['cortical_thickness_mm']:.1f} mm thick")
     if entry["mean_hu"] is not None:
         parts.append(f"{entry['mean_hu']:.0f} HU")
     if entry["density_mg_cm3"] is not None:

@@ -16,14 +16,12 @@ from FemurSegLib.sides import DISPLAY_NAMES, LABELS, UNDECIDED_LABEL
 from FemurSegLib.volume import Volume, read_ct, read_labelmap
 
 from .compartments import COMPARTMENT_LABELS, INSIDE, METHODS, find_compartments
-from .thickness import paint_thickness
+from .thickness import COLORS, THICKEST_MM, paint_thickness
 
 WINDOW_HU = (-200, 1500)
 PARTS = (0.93, 0.8, 0.62, 0.4, 0.12)
 """Heights along a femur of the axial slices, 0 its lower end."""
 MARGIN_MM = 12.0
-THICKEST_MM = 8.0
-"""End of the scale of the thickness."""
 PERIOSTEAL, ENDOSTEAL, CLASSICAL = "#ff9f1c", "#4cc9f0", "#ffffff"
 
 
@@ -57,7 +55,7 @@ def draw_compartments(ct: Volume, labels: Volume, out: Path):
         thickness = paint_thickness(surface, femur)
         title = f"{DISPLAY_NAMES[side]}: cortex, mean {thickness.mean_mm:.1f} mm"
         path = out / f"{side}_thickness.png"
-        painted_values(surface, thickness.values_mm, path, title, (0, THICKEST_MM), "mm", "viridis")
+        painted_values(surface, thickness.values_mm, path, title, (0, THICKEST_MM), "mm", COLORS)
         yield path
 
 

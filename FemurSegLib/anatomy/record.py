@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +20,16 @@ from FemurSegLib.grid import Grid
 from FemurSegLib.models import Model
 from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 
-from .bone import Bone
+from .bone import Bone, largest_surface
 from .fitting import Line
 from .landmarks import LANDMARK_NAMES, Landmarks, find_landmarks, landmark_points
 from .measurements import as_dict, measure
-from .regions import REGION_NAMES, label_regions, region_volumes, whole_volume
+from .regions import REGION_NAMES, label_regions, region_volumes, regions_at, whole_volume
 from .stability import spread
+from .thickness import paint_thickness
+
+if TYPE_CHECKING:
+    from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 NOT_ASKED = "it was not asked for (option --compartments)"
 AROUND_MM = 15.0
@@ -33,10 +38,12 @@ AROUND_MM = 15.0
 
 @dataclass
 class Anatomy:
-    """`femurs`: a record (`femur_record`) by side, of those that could be read; `findings`: what could not be."""
+    """`femurs`: a record (`femur_record`) by side, of those that could be read; `findings`: what could not be;
+    `painted`: by side, surfaces with the thickness of the cortex (thickness.THICKNESS_ARRAY), with compartments."""
 
     femurs: dict[str, dict] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    painted: dict[str, vtkPolyData] = field(default_factory=dict, repr=False)
 
 
 def read_femurs(
@@ -76,7 +83,7 @@ def read_femurs(
             how = {"calibration": calibration, "device": device, "method": compartments, "data_set": data_set}
             cortex, why = _compartments(hu, of_side, place, how, out.findings, side)
         try:
-            surface = (surfaces or {}).get(side)
+            surface = _copy_of((surfaces or {}).get(side)) or largest_surface(of_side, place, side)
             record = femur_record(of_side, place, side, hu, perturbations, cortex, calibration, surface)
         except (CancelledError, MemoryError):
             raise
@@ -86,6 +93,8 @@ def read_femurs(
             continue
         if cortex is None:
             record["compartments"] = {"reason": why}
+        else:
+            out.painted[side] = surface
         out.femurs[side] = record
         if "side" in record["missing"]:
             words = f"{record['missing']['side'].capitalize()}; check the sides."
@@ -112,15 +121,17 @@ def femur_record(
     """Landmarks (points and lines, LPS mm), measurements, regions, compartments, reasons for what is missing.
 
     labels: (k, j, i) uint8 on `grid`; ct: Hounsfield units on the same grid, for the mean of each region;
-    perturbations: how many times everything is read again from a turned, mirrored or roughened mask (some
-    seconds each), to give each measurement and landmark its `sd` and `largest_change`.
-    compartments: of the same labels (compartments.find_compartments), for the cortical part of each region;
-    calibration: a density.Calibration, for densities. surface: vtkPolyData of the same femur, if there is one.
+    perturbations: how many times everything is read again from a turned, mirrored or roughened mask (a second or
+    two each), to give each measurement and landmark its `sd` and `largest_change`.
+    compartments: of the same labels (compartments.find_compartments), for the cortical part of each region, and
+    the thickness of the cortex there; calibration: a density.Calibration, for densities. surface: vtkPolyData of
+    the same femur, if there is one; with compartments it is painted (thickness.paint_thickness).
     Raises InputError where the mask holds no femur of that side, or the CT has another size.
     """
     if ct is not None and ct.shape != labels.shape:
         raise InputError("The CT and the mask have different sizes.", "Give the CT that the mask was made from.")
-    bone = Bone.of_mask(labels, grid, side) if surface is None else Bone.of_surface(surface, side)
+    surface = largest_surface(labels, grid, side) if surface is None else surface
+    bone = Bone.of_surface(surface, side)
     landmarks = find_landmarks(bone)
     measurements = as_dict(measure(landmarks))
     points = {
@@ -128,23 +139,30 @@ def femur_record(
         for key, p in landmark_points(landmarks).items()
     }
     if perturbations:
-        for key, each in spread(bone, grid.spacing_mm, perturbations).items():
+        for key, each in spread(bone, grid.spacing_mm, perturbations, exact=landmarks).items():
             target = measurements.get(key) or points.get(key)
             target |= {"sd": round(each.sd, 3), "largest_change": round(each.largest, 3)}
+    regions = _regions(labels, grid, landmarks, ct, compartments, calibration)
     record = {
         "landmarks": points,
         "lines": {name: {"ends_lps_mm": [_rounded(e) for e in ends]} for name, ends in lines(landmarks).items()},
         "measurements": measurements,
-        "regions": _regions(labels, grid, landmarks, ct, compartments, calibration),
+        "regions": regions,
         "missing": landmarks.reasons,
+        "perturbations": perturbations,
     }
     if compartments is not None:
-        record["compartments"] = compartments.femurs[side].as_dict()
+        thickness = paint_thickness(surface, compartments.femurs[side])
+        for key, where in regions_at(bone.points_mm, landmarks).items():
+            if regions[key]["reason"] is None:
+                regions[key]["cortical_thickness_mm"] = thickness.part(where).as_dict()["mean_mm"]
+        record["compartments"] = compartments.femurs[side].as_dict() | {"thickness": thickness.as_dict()}
     return record
 
 
 def _regions(labels, grid, landmarks: Landmarks, ct, compartments, calibration) -> dict[str, dict]:
-    """{name: {name, volume_ml, mean_hu, density_mg_cm3, cortical_ml, reason}}; None where not known."""
+    """{key: {name, volume_ml, mean_hu, density_mg_cm3, cortical_ml, cortical_thickness_mm, reason}}; None where not
+    known, as the thickness at first is."""
     regions = label_regions(labels, grid, landmarks)
     lower = np.rint(grid.ijk(regions.grid.origin_mm)).astype(int)[::-1]
     window = tuple(slice(a, a + n) for a, n in zip(lower, regions.grid.shape, strict=True))
@@ -166,6 +184,7 @@ def _regions(labels, grid, landmarks: Landmarks, ct, compartments, calibration) 
             if calibration is None or v.mean_hu is None
             else _number(calibration.density(v.mean_hu), 1),
             "cortical_ml": _number(cortical[key].volume_ml, 3) if cortical else None,
+            "cortical_thickness_mm": None,
             "reason": v.reason or None,
         }
         for key, v in volumes.items()
@@ -183,6 +202,15 @@ def _around(labels, grid: Grid, side: str):
     lower = np.maximum(0, [s.start for s in box] - wider)
     upper = np.minimum(labels.shape, [s.stop for s in box] + wider)
     return tuple(slice(a, b) for a, b in zip(lower, upper, strict=True)), grid.crop(lower, upper)
+
+
+def _copy_of(surface: vtkPolyData | None) -> vtkPolyData | None:
+    """The same points and triangles, to be painted without changing the one that was given."""
+    if surface is None:
+        return None
+    copy = surface.NewInstance()
+    copy.ShallowCopy(surface)
+    return copy
 
 
 def _compartments(ct, labels, grid, how: dict, findings, side):

@@ -75,6 +75,14 @@ def label_regions(labels: np.ndarray, grid, landmarks: Landmarks) -> Volume:
     return Volume(out, cropped)
 
 
+def regions_at(points_mm: np.ndarray, landmarks: Landmarks) -> dict[str, np.ndarray]:
+    """{name: (n,) bool}: which of the points (n, 3), LPS mm, lie in a region, by the names of `REGION_NAMES`."""
+    value = _Classifier(landmarks)(np.asarray(points_mm, float))
+    found = {name: value == number for name, number in REGIONS.items()}
+    found["combination"] = np.logical_or.reduce([found[name] for name in COMBINATION])
+    return found | {"whole": np.ones(len(value), bool)}
+
+
 def region_volumes(
     regions: Volume, landmarks: Landmarks, within: np.ndarray | None = None, ct: np.ndarray | None = None
 ) -> dict[str, RegionVolume]:

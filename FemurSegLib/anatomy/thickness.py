@@ -25,6 +25,8 @@ THICKNESS_ARRAY = "cortical_thickness_mm"
 DEEPEST_MM = 16.0
 """Where the line meets no endosteal surface so far, as in a solid ridge, there is no thickness."""
 STEP_MM = 0.25
+THICKEST_MM, COLORS = 8.0, "viridis"
+"""End of the scale wherever the thickness is painted, which begins at 0, and matplotlib's name of its colours."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class Thickness:
     @property
     def p95_mm(self) -> float:
         return self._of(np.percentile, 95)
+
+    def part(self, which: np.ndarray) -> Thickness:
+        """Of some of the points: `which` is bool (n,)."""
+        return Thickness(self.values_mm[which])
 
     def as_dict(self) -> dict:
         """JSON-ready; numbers are None where nothing could be measured."""

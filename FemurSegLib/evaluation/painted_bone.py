@@ -55,14 +55,12 @@ def painted_values(
 ) -> Path:
     """As `painted_distance`, for values of any kind: `ends` of the scale, its `label`, a matplotlib colour map."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     values = np.asarray(values, float)
     if not mesh.GetNumberOfPoints() or values.shape != (mesh.GetNumberOfPoints(),):
         raise ValueError(f"{values.shape} values for {mesh.GetNumberOfPoints()} points.")
-    scale = ScalarMappable(Normalize(*ends), colors)
+    scale = scale_of(ends, colors)
     points, triangles = points_of(mesh).astype(float), triangles_of(mesh)
     painted = _colors(values, triangles, scale)
 
@@ -95,6 +93,24 @@ def painted_values(
     return path
 
 
+def scale_of(ends, colors: str = "RdBu_r"):
+    """The scale that paints values: ScalarMappable of a matplotlib colour map between two `ends`."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    return ScalarMappable(Normalize(*ends), colors)
+
+
+def picture(mesh: vtkPolyData, values: np.ndarray, view: str, scale, pixel_mm: float) -> np.ndarray:
+    """uint8 RGB (rows, columns, 3) of a bone seen as in `VIEWS`, on white, 2 mm of it around; values: (n points,)
+    painted by `scale` (see `scale_of`), nan grey."""
+    triangles = triangles_of(mesh)
+    right, near = VIEWS[view]
+    frame = np.array((right, (0, 0, 1), near), float)
+    painted = _colors(np.asarray(values, float), triangles, scale)
+    return _picture(points_of(mesh).astype(float), triangles, painted, frame, pixel_mm)[0]
+
+
 def nice_limit_mm(distances_mm: np.ndarray) -> float:
     """Where the scale ends, so that few points lie beyond it."""
     known = np.abs(distances_mm[np.isfinite(distances_mm)])
@@ -111,12 +127,18 @@ def _colors(values, triangles, scale) -> np.ndarray:
 
 
 def _draw(axes, points, triangles, colors, frame, mm_per_inch: float) -> None:
-    """Triangles that face the reader, the farthest first, as orthographic projection on frame[:2]."""
+    shown, extent = _picture(points, triangles, colors, frame, mm_per_inch / _DPI / _SUPERSAMPLING)
+    axes.imshow(shown, extent=extent, interpolation="antialiased")
+    axes.set_axis_off()
+
+
+def _picture(points, triangles, colors, frame, pixel_mm: float):
+    """Triangles that face the reader, the farthest first, as orthographic projection on frame[:2]: the RGB picture,
+    and its left, right, lower and upper end in mm."""
     import cv2
 
     seen = points @ frame.T
     (left, bottom), (right, top) = seen[:, :2].min(axis=0) - 2, seen[:, :2].max(axis=0) + 2
-    pixel_mm = mm_per_inch / _DPI / _SUPERSAMPLING
     corners = seen[triangles]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = np.stack(  # of the points, so that the light is smooth
@@ -130,8 +152,7 @@ def _draw(axes, points, triangles, colors, frame, mm_per_inch: float) -> None:
     pixels = (corners[shown, :, :2] - (left, top)) / (pixel_mm, -pixel_mm)
     pixels = np.rint(pixels * 2**_SUBPIXEL_BITS).astype(np.int32)
     size = np.ceil(np.array((top - bottom, right - left)) / pixel_mm).astype(int)
-    picture = np.full((*size, 3), 255, np.uint8)
+    out = np.full((*size, 3), 255, np.uint8)
     for triangle, color in zip(pixels, painted, strict=True):
-        cv2.fillConvexPoly(picture, triangle, color, cv2.LINE_8, _SUBPIXEL_BITS)
-    axes.imshow(picture, extent=(left, right, bottom, top), interpolation="antialiased")
-    axes.set_axis_off()
+        cv2.fillConvexPoly(out, triangle, color, cv2.LINE_8, _SUBPIXEL_BITS)
+    return out, (left, right, bottom, top)

@@ -18,6 +18,8 @@ from FemurSegLib.volume import Volume
 
 from .model import LINE_COLORS, LINE_NAMES, scene
 from .slices import Plane, draw
+from .thickness import STYLE as THICKNESS_STYLE
+from .thickness import thickness
 
 UNITS = {"deg": "°", "mm": " mm", "mm2": " mm²"}
 METHODS_COMPARED = ("condylar_axes_deg",)
@@ -26,10 +28,11 @@ DIGITS = {"mm2": 0, "bow_radius_mm": 0}
 VIEWS = {
     "front": "Front",
     "back": "Back",
-    "right": "From the right",
-    "left": "From the left",
-    "below": "From below",
+    "right": "Right",
+    "left": "Left",
+    "below": "Below",
 }
+"""Where the model is seen from."""
 CUT_OUTS = (
     ("hip", "coronal", "head_center", 120.0, "Hip, coronal through the head's centre"),
     ("hip", "axial", "head_center", 120.0, "Hip, axial through the head's centre"),
@@ -66,9 +69,9 @@ header .case { text-align: right; font-size: 8.5pt; color: #4a5462; overflow-wra
 .films svg, .slices svg { display: block; background: #000; }
 .slices svg { width: 100%; height: auto; }
 .viewer { flex: 1; position: relative; border: .2mm solid #c6ccd4; background: #fff; }
-.viewer canvas { display: none; position: absolute; left: 0; top: 7mm; width: 100%; height: calc(100% - 16mm);
+.viewer canvas { display: none; position: absolute; left: 0; top: 7mm; width: 100%; height: calc(100% - 19mm);
   cursor: grab; touch-action: none; }
-.viewer .still { position: absolute; left: 2mm; top: 2mm; width: calc(100% - 4mm); height: calc(100% - 13mm);
+.viewer .still { position: absolute; left: 2mm; top: 2mm; width: calc(100% - 4mm); height: calc(100% - 16mm);
   object-fit: contain; }
 .viewer.live canvas { display: block; }
 .viewer.live .still, .viewer .buttons { display: none; }
@@ -115,7 +118,8 @@ def sheet(result: Result, ct: Volume | None = None, without_ct: str = "") -> str
         f"{escape(document['created'][:16].replace('T', ' '))} UTC<br>"
         f"FemurSeg {escape(document['femurseg_version'])}</div></header>",
         _warnings(document, without_ct),
-        f'<div class="pictures"><div class="films">{_films(result, anatomy)}</div>{_viewer(result)}</div>',
+        f'<div class="pictures"><div class="films">{_films(result, anatomy)}</div>{_viewer(result)}'
+        f"{thickness(result, anatomy)}</div>",
         _measurements(document, anatomy),
         "</section>",
         '<h2 class="second">Slices through hip and knee</h2>',
@@ -127,7 +131,7 @@ def sheet(result: Result, ct: Volume | None = None, without_ct: str = "") -> str
     told = scene(surfaces, anatomy).replace("<", "\\u003c")
     body.append(f'<script type="application/json" id="scene">{told}</script>' if told else "")
     viewer = Path(__file__).with_name("viewer.js").read_text(encoding="utf-8")
-    return page(f"Femora: {case}", "\n".join(body), STYLE, viewer if told else "")
+    return page(f"Femora: {case}", "\n".join(body), STYLE + THICKNESS_STYLE, viewer if told else "")
 
 
 def _warnings(document: dict, without_ct: str) -> str:
@@ -229,7 +233,9 @@ def _measurements(document: dict, anatomy: dict) -> str:
         "<tr><th></th><th class=number>Right</th><th class=number>Left</th><th class=number>Right − left</th></tr>"
     )
     spread = any("sd" in m for r in anatomy.values() if r for m in r["measurements"].values())
-    extra = " ± is the standard deviation over turned, mirrored and roughened copies of the mask." if spread else ""
+    copies = max((r.get("perturbations") or 0 for r in anatomy.values() if r), default=0)
+    copies = f"{copies} turned, mirrored or roughened copies" if copies else "turned, mirrored and roughened copies"
+    extra = f" ± is the standard deviation about the value, over {copies} of the mask." if spread else ""
     return (
         f'<h2>Measurements</h2><table class="measures"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
         f'<p class="reasons">{notes}{extra}</p>'
@@ -312,9 +318,11 @@ def _volumes(anatomy: dict) -> str:
     kinds = [
         ("volume_ml", "Volume", 1, " ml"),
         ("cortical_ml", "Of it cortical", 1, " ml"),
+        ("cortical_thickness_mm", "Thickness of cortex", 1, " mm"),
         ("mean_hu", "Mean of the CT", 0, " HU"),
     ]
-    kinds = [k for k in kinds if cortical or k[0] != "cortical_ml"]
+    thick = any(p.get("cortical_thickness_mm") is not None for r in records.values() for p in r["regions"].values())
+    kinds = [k for k in kinds if {"cortical_ml": cortical, "cortical_thickness_mm": thick}.get(k[0], True)]
     kinds += [("density_mg_cm3", "Density", 0, " mg/cm³")] if dense else []
     names = {key: e["name"] for r in records.values() for key, e in r["regions"].items()}
     rows, reasons = [], {}

@@ -177,7 +177,8 @@ def _numbers(record: dict, points: dict, side: str) -> dict[str, str]:
         follows = key in now and abs(now[key] - at_first.get(key, np.inf)) > 1e-6
         value = now[key] if follows else each["value"]
         if value is not None:
-            texts[key] = f"{value:.1f}{UNITS[each['unit']]}{' *' if follows else ''}"
+            spread = f" ± {each['sd']:.1f}" if "sd" in each and not follows else ""
+            texts[key] = f"{value:.1f}{spread}{UNITS[each['unit']]}{' *' if follows else ''}"
     return texts
 
 
@@ -191,6 +192,13 @@ def _volumes(record: dict) -> dict[str, str]:
         for amount, what in (("volume_ml", "volume"), ("cortical_ml", "cortical volume")):
             if each.get(amount) is not None:
                 found[f"{COMPARTMENTS.get(key) or each['name']}, {what}"] = f"{each[amount]:.1f} ml"
+    for key, each in (record.get("regions") or {}).items():
+        if each.get("cortical_thickness_mm") is not None:
+            name = "Cortex" if key == "whole" else each["name"]
+            found[f"{name}, cortical thickness"] = f"{each['cortical_thickness_mm']:.1f} mm"
+    told = (record.get("compartments") or {}).get("thickness") or {}
+    if told.get("p05_mm") is not None:
+        found["Cortex, nine tenths of the surface"] = f"{told['p05_mm']:.1f} to {told['p95_mm']:.1f} mm"
     return found
 
 

@@ -19,7 +19,7 @@ import slicer
 import slicer.util
 import vtk
 
-from FemurSegLib.scene import landmarks
+from FemurSegLib.scene import landmarks, thickness
 from FemurSegLib.scene.geometry import flip
 
 RUN, PART, VIEW, HIDDEN_BY = (f"FemurSeg.{name}" for name in ("Run", "Part", "View", "HiddenBy"))
@@ -90,6 +90,11 @@ class Run:
         return next(iter(self.parts(landmarks.TABLE)), None)
 
     @property
+    def thickness(self) -> dict:
+        """{side: model}, painted with the thickness of the cortex; {} where it was not asked for."""
+        return {node.GetAttribute(SIDE): node for node in self.parts(thickness.PART)}
+
+    @property
     def report(self) -> dict:
         """The whole result.json of the run; {} if its node was deleted."""
         node = next(iter(self.parts("report")), None)
@@ -113,6 +118,10 @@ class Run:
         """Show or hide the landmarks and axes."""
         for node in (*self.landmarks.values(), *self.axes.values()):
             node.GetDisplayNode().SetVisibility(on)
+
+    def show_thickness(self, on: bool) -> None:
+        """Show the bones painted with the thickness of their cortex, or the segments again."""
+        thickness.show(self, on)
 
     def undo(self) -> None:
         """Take away what the run added, nothing else, and show again what it had hidden."""

@@ -38,6 +38,10 @@ class Options:
     """Set of weights (models.SETS); None: what the engine takes by default."""
     margin_mm: float | None = None
     """Room around a box; None: what the engine thinks right."""
+    compartments: str = "none"
+    """How to tell cortex from inside: `none`, `threshold` or `network`."""
+    spread: int = 0
+    """Perturbed copies of each femur to measure too, for the spread of the numbers."""
     smoothing: float = 0.5
     """Smoothing factor of the surfaces shown in 3D, 0 to 1."""
 
@@ -49,7 +53,9 @@ class Options:
         side = [] if set(self.sides) == set(SIDES) else ["--side", self.sides[0].partition("_")[0]]
         weights = [] if self.weights is None else ["--weights", self.weights]
         margin = [] if self.margin_mm is None else ["--margin-mm", f"{self.margin_mm:g}"]
-        return ["--device", self.device, "--network", self.network, *side, *weights, *margin]
+        cortex = [] if self.compartments == "none" else ["--compartments", self.compartments]
+        spread = ["--spread", str(self.spread)] if self.spread else []
+        return ["--device", self.device, "--network", self.network, *side, *weights, *margin, *cortex, *spread]
 
 
 class Segmenting:

@@ -15,7 +15,7 @@ import vtk
 
 from FemurSegLib.errors import InputError
 from FemurSegLib.result import Result, read_result
-from FemurSegLib.scene import landmarks
+from FemurSegLib.scene import landmarks, thickness
 from FemurSegLib.scene.geometry import flip, frame, right_handed
 from FemurSegLib.scene.nodes import PART, RUN, SIDE, VIEW, VIEWS, Run, runs
 from FemurSegLib.sides import COLORS, DISPLAY_NAMES, LABELS, SIDES, TERMINOLOGY
@@ -67,6 +67,8 @@ class _Builder:
                     self.add_box(view, side, femur["boxes"][view]["box_pixels"])
         self.add_table()
         self.add_anatomy()
+        paths = {side: path for side in SIDES if (path := self.result.file(f"{side}_thickness"))}
+        thickness.add_thickness(self.add, paths, SIDE)
         report = self.add("vtkMRMLTextNode", "report", "FemurSeg report")
         report.SetText(json.dumps(self.report, indent=1))
 

@@ -6,10 +6,13 @@ import json
 import numpy as np
 import pytest
 from anatomy.toy_femur import toy_femur
+from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from FemurSegLib.anatomy.command import add_parser
+from FemurSegLib.anatomy.thickness import THICKNESS_ARRAY
 from FemurSegLib.errors import InputError, NoFemurError, OutputError
 from FemurSegLib.sides import LEFT, RIGHT
+from FemurSegLib.surfaces.files import read_surface
 from FemurSegLib.volume import Volume, write_volume
 
 
@@ -56,6 +59,32 @@ def test_both_femora_are_measured_printed_and_written(folder, capsys):
     assert right["measurements"]["anteversion_deg"]["sd"] >= 0 and right["landmarks"]["notch"]["sd"] >= 0
     assert len(right["landmarks"]["head_center"]["position_lps_mm"]) == 3
     assert {"mechanical_axis", "neck_axis", "transepicondylar_line"} <= set(right["lines"])
+
+
+def test_the_thickness_of_the_cortex_is_printed_and_painted(folder, capsys, tmp_path):
+    words = (
+        "--ct",
+        folder / "ct.nii.gz",
+        "--compartments",
+        "threshold",
+        "--spread",
+        0,
+        "--out",
+        tmp_path / "m.json",
+    )
+    assert measure(folder / "mask.nii.gz", *words, "--surfaces", tmp_path, "--out", tmp_path / "m.json") == 0
+    told = json.loads((tmp_path / "m.json").read_text())["femurs"][RIGHT]["compartments"]["thickness"]
+    assert f"mean {told['mean_mm']:.1f} mm" in capsys.readouterr().out
+    values = read_surface(tmp_path / "right_femur_thickness.vtp").GetPointData().GetArray(THICKNESS_ARRAY)
+    assert told["mean_mm"] == pytest.approx(np.nanmean(vtk_to_numpy(values)), abs=0.001)
+    assert (tmp_path / "left_femur_thickness.vtp").exists()
+
+
+def test_painted_surfaces_without_a_ct_or_a_folder_are_refused(folder, tmp_path):
+    with pytest.raises(InputError, match="needs the CT"):
+        measure(folder / "mask.nii.gz", "--surfaces", tmp_path)
+    with pytest.raises(OutputError):
+        measure(folder / "mask.nii.gz", "--ct", folder / "ct.nii.gz", "--surfaces", tmp_path / "no")
 
 
 def test_a_mask_without_a_femur_is_told(folder):

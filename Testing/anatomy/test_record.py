@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from anatomy.toy_femur import toy_femur
+from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from FemurSegLib.anatomy import record
 from FemurSegLib.anatomy.landmarks import LANDMARK_NAMES
 from FemurSegLib.anatomy.measurements import NAMES
 from FemurSegLib.anatomy.record import read_femurs
 from FemurSegLib.anatomy.regions import REGION_NAMES
+from FemurSegLib.anatomy.thickness import THICKNESS_ARRAY
 from FemurSegLib.errors import InputError
 from FemurSegLib.grid import Grid
 from FemurSegLib.sides import LEFT, RIGHT
+from FemurSegLib.surface import surface_of
 
 PARTS = [name for name in REGION_NAMES if name not in ("combination", "whole")]
 
@@ -59,6 +62,29 @@ def test_cortex_gives_its_part_of_every_region_and_a_calibration_the_densities(f
     assert told["cortical"]["mean_hu"] > told["inside"]["mean_hu"]
     for part in (*told.values(), *right["regions"].values()):
         assert part["density_mg_cm3"] == pytest.approx(0.8 * part["mean_hu"] - 5.0, abs=0.2)
+
+
+def test_the_thickness_of_the_cortex_is_told_and_painted_without_touching_the_surface_that_was_given(femur):
+    labels, grid, ct = femur
+    given = surface_of(labels, grid, 1)
+    read = read_femurs(labels, grid, ct, surfaces={RIGHT: given}, compartments="threshold")
+    right, painted = read.femurs[RIGHT], read.painted[RIGHT]
+    thickness = right["compartments"]["thickness"]
+    values = vtk_to_numpy(painted.GetPointData().GetArray(THICKNESS_ARRAY))
+    assert thickness["mean_mm"] == pytest.approx(np.nanmean(values), abs=0.001) == pytest.approx(3.0, abs=0.8)
+    assert thickness["covered"] > 0.9 and thickness["p05_mm"] < thickness["p95_mm"]
+    of_regions = {name: right["regions"][name]["cortical_thickness_mm"] for name in PARTS}
+    assert all(1 < mm < 6 for mm in of_regions.values())
+    assert right["regions"]["whole"]["cortical_thickness_mm"] == thickness["mean_mm"]
+    assert painted.GetNumberOfPoints() == given.GetNumberOfPoints()
+    assert not given.GetPointData().HasArray(THICKNESS_ARRAY)
+
+
+def test_without_compartments_there_is_no_thickness(femur):
+    labels, grid, ct = femur
+    read = read_femurs(labels, grid, ct)
+    assert not read.painted
+    assert {region["cortical_thickness_mm"] for region in read.femurs[RIGHT]["regions"].values()} == {None}
 
 
 def test_a_fault_in_reading_one_femur_becomes_a_finding_and_loses_nothing_else(femur, monkeypatch):

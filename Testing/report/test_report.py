@@ -9,11 +9,13 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
 import pytest
 from anatomy.toy_femur import toy_femur
 from examples import segmented, two_femora
+from PIL import Image
 
 from FemurSegLib.anatomy.record import read_femurs
 from FemurSegLib.errors import InputError, OutputError
@@ -50,7 +52,7 @@ def made(tmp_path_factory):
     write_volume(folder / "leg.nii.gz", ct)
     result = segmented(ct, both)
     read = read_femurs(both, ct.grid, ct.voxels, compartments="threshold")
-    result.anatomy, result.ct_sha256 = read.femurs, volume_sha256(ct.voxels)
+    result.anatomy, result.painted, result.ct_sha256 = read.femurs, read.painted, volume_sha256(ct.voxels)
     result.findings = [Finding("example", "The <left> femur is cut & short.", LEFT)]
     return write_result(folder / "result", result, source=folder / "leg.nii.gz"), folder / "leg.nii.gz"
 
@@ -98,6 +100,49 @@ def test_every_number_of_the_result_is_on_the_page_and_what_is_missing_has_its_r
     assert f"{left['compartments']['compartments']['cortical']['volume_ml']:.1f} ml" in rows["Cortical bone"]
     for fact in (document["input"]["sha256"], document["models"][0]["sha256"], document["femurseg_version"]):
         assert fact in text
+
+
+def test_the_thickness_of_the_cortex_is_told_and_painted_with_a_scale(made, text):
+    right, left = (read_result(made[0]).document["femurs"][side]["anatomy"] for side in (RIGHT, LEFT))
+    part = text[text.index("<h3>Thickness of the cortex") : text.index("<h2>Measurements")]
+    for record in (right, left):
+        assert f"mean {record['compartments']['thickness']['mean_mm']:.1f} mm" in part
+    row = next(row for row in re.findall(r"<tr>(.*?)</tr>", text) if row.startswith("<td>Neck<"))
+    assert f"{right['regions']['neck']['cortical_thickness_mm']:.1f} mm" in row and "8 mm" in part
+    pictures = [
+        np.array(Image.open(BytesIO(base64.b64decode(data)))) for data in re.findall(r"base64,(.*?)\"", part)
+    ]
+    *bones, scale = pictures
+    assert len(bones) == 2 and scale.shape == (1, 256, 3)
+    yellow = (scale[0, -1].astype(int) - scale[0, 0]) > 0  # more red and green, less blue than the thin end
+    assert yellow.tolist() == [True, True, False]
+    for picture in bones:
+        assert 0.05 < (picture < 250).any(axis=-1).mean() < 0.9 and picture.std(axis=-1).max() > 40
+
+
+def test_a_painted_surface_that_is_damaged_is_told(made, tmp_path):
+    copy = tmp_path / "result"
+    shutil.copytree(made[0], copy, ignore=shutil.ignore_patterns("report.html"))
+    (copy / "left_femur_thickness.vtp").write_text("no surface")
+    with pytest.raises(InputError, match="left_femur_thickness.vtp"):
+        report(copy)
+    assert not (copy / "report.html").exists()
+
+
+def test_the_spread_is_shown_where_there_is_one(made, text, tmp_path):
+    assert "±" not in text
+    copy = tmp_path / "result"
+    shutil.copytree(made[0], copy, ignore=shutil.ignore_patterns("report.html"))
+    document = json.loads((copy / DOCUMENT).read_text())
+    right = document["femurs"][RIGHT]["anatomy"]
+    right["perturbations"] = 4
+    angle = right["measurements"]["neck_shaft_angle_deg"]
+    angle["sd"] = 0.36
+    (copy / DOCUMENT).write_text(json.dumps(document))
+    assert report(copy) == 0
+    page = (copy / "report.html").read_text()
+    assert f"{angle['value']:.1f} <span class=spread>± 0.4°</span>" in page
+    assert "over 4 turned, mirrored or roughened copies" in page
 
 
 def test_slices_show_both_hips_and_the_knee_that_is_there(text):

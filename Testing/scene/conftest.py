@@ -60,7 +60,7 @@ def result_of(tmp_path):
     """A function: volume node -> result folder of the fake engine, run in its own process."""
     from FemurSegLib.scene.volume_file import write_ct
 
-    def run(volume, regions=None):
+    def run(volume, regions=None, *words):
         number = len(list(tmp_path.glob("result*")))
         out = tmp_path / f"result{number}"
         command = [
@@ -74,6 +74,7 @@ def result_of(tmp_path):
         if regions is not None:
             (tmp_path / "region.json").write_text(json.dumps(regions))
             command += ["--region", str(tmp_path / "region.json")]
+        command += words
         environment = {**os.environ, "TMPDIR": str(tmp_path)}
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         return out

@@ -198,6 +198,12 @@ def test_options_become_arguments():
         "--margin-mm",
         "12.5",
     ]
+    assert Options(compartments="network", spread=3).arguments()[-4:] == [
+        "--compartments",
+        "network",
+        "--spread",
+        "3",
+    ]
     with pytest.raises(InputError):
         Options(sides=())
 
@@ -211,6 +217,7 @@ def test_options_become_arguments():
         Options(device="mps"),
         Options(margin_mm=5),
         Options(weights="open"),
+        Options(compartments="threshold", spread=2),
     ],
 )
 def test_the_real_command_takes_every_option(options):

@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--progress")
     parser.add_argument("--region", type=Path)
+    parser.add_argument("--compartments", default="none")
     arguments, others = parser.parse_known_args()
     trouble = os.environ.get("FAKE_ENGINE", "")
     work = arguments.out.with_name(arguments.out.name + ".part")
@@ -84,6 +85,7 @@ def write_once(arguments, folder: Path) -> None:
     if "FAKE_ENGINE_CACHE" not in os.environ:
         return write(arguments, folder)
     given = [Path(arguments.ct).read_bytes(), arguments.region.read_bytes() if arguments.region else b""]
+    given.append(arguments.compartments.encode())
     known = Path(os.environ["FAKE_ENGINE_CACHE"]) / hashlib.sha256(b"|".join(given)).hexdigest()
     if not known.exists():
         write(arguments, known)
@@ -92,7 +94,7 @@ def write_once(arguments, folder: Path) -> None:
 
 def write(arguments, folder: Path) -> None:
     import numpy as np
-    from toy_anatomy import anatomy
+    from toy_anatomy import anatomy, with_cortex
 
     from FemurSegLib.findings import Finding
     from FemurSegLib.localization.detection import Detection
@@ -135,7 +137,29 @@ def write(arguments, folder: Path) -> None:
         models=[],
         anatomy={side: anatomy(side, middle_of(labels, ct.grid, side)) for side in regions},
     )
+    if arguments.compartments != "none":
+        for side in regions:
+            segmentation.anatomy[side] = with_cortex(segmentation.anatomy[side])
+            segmentation.painted[side] = painted(labels, ct.grid, LABELS[side])
     write_result(folder, segmentation, source=arguments.ct)
+
+
+def painted(labels, grid, label: int):
+    """The surface of a bone, its cortex 1 mm thick below and 5 mm above, with no thickness at the first point."""
+    import numpy as np
+    from vtkmodules.util.numpy_support import numpy_to_vtk
+
+    from FemurSegLib.anatomy.thickness import THICKNESS_ARRAY
+    from FemurSegLib.surface import points_of, surface_of
+
+    surface = surface_of(labels, grid, label)
+    height = points_of(surface)[:, 2].astype(np.float32)
+    values = 1 + 4 * (height - height.min()) / np.ptp(height)
+    values[0] = np.nan
+    array = numpy_to_vtk(values, deep=True)
+    array.SetName(THICKNESS_ARRAY)
+    surface.GetPointData().AddArray(array)
+    return surface
 
 
 def middle_of(labels, grid, side) -> list[float]:

@@ -388,11 +388,30 @@ def test_measurements_are_folded_away_and_follow_a_landmark(panel, application, 
     assert not any(node.GetDisplayNode().GetVisibility() for node in run.landmarks.values())
 
 
+def test_the_cortex_is_shown_where_it_was_asked_for(panel, application, pictures):
+    panel.segment()
+    panel.ui.anatomyCollapsibleButton.collapsed = False
+    assert not panel.ui.thicknessButton.enabled
+    panel.ui.cortexBox.currentIndex = 2
+    panel.segment()
+    run, view = latest_run(), panel.ui.anatomyView
+    told = {view.item(row, 0).text(): view.item(row, 1).text() for row in range(view.rowCount)}
+    assert told["Cortex, cortical thickness"] == "3.0 mm"
+    assert panel.ui.thicknessButton.enabled and not panel.ui.thicknessButton.checked
+    panel.click("thickness")
+    assert all(node.GetDisplayNode().GetVisibility() for node in run.thickness.values())
+    application.picture(pictures / "panel-cortex.png")
+    panel.click("thickness")
+    assert run.segmentation.GetDisplayNode().GetVisibility3D()
+
+
 def test_choices_reach_the_engine_and_are_saved_with_the_scene(panel, application, pictures):
     panel.ui.advancedCollapsibleButton.collapsed = False
     panel.ui.sidesBox.currentIndex = 2
     panel.ui.deviceBox.currentIndex = 3
     panel.ui.marginSlider.value = 12
+    panel.ui.cortexBox.currentIndex = 1
+    panel.ui.spreadSlider.value = 3
     application.picture(pictures / "panel-advanced.png")
     assert panel.widget.options().arguments() == [
         "--device",
@@ -405,6 +424,10 @@ def test_choices_reach_the_engine_and_are_saved_with_the_scene(panel, applicatio
         "research",
         "--margin-mm",
         "12",
+        "--compartments",
+        "threshold",
+        "--spread",
+        "3",
     ]
     node = slicer.mrmlScene.GetSingletonNode("FemurSeg", "vtkMRMLScriptedModuleNode")
     assert node.GetParameter("sides") == "LEFT" and node.GetParameter("marginMm") == "12.0"

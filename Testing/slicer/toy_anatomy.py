@@ -50,6 +50,18 @@ def points(side: str, center_lps_mm) -> dict:
     return {key: [x + lateral * a, y + b, z + c] for key, (a, b, c) in POINTS.items()}
 
 
+THICKNESS = {"mean_mm": 3.0, "median_mm": 2.9, "p05_mm": 1.0, "p95_mm": 5.0, "covered": 0.98}
+
+
+def with_cortex(record: dict) -> dict:
+    """The same entry with a cortex as thick as THICKNESS everywhere."""
+    contents = {"volume_ml": 5.0, "mean_hu": 600.0, "density_mg_cm3": None}
+    parts = {key: contents for key in ("cortical", "inside", "whole")}
+    regions = {key: each | {"cortical_thickness_mm": 3.0} for key, each in record["regions"].items()}
+    cortex = {"method": "network", "compartments": parts, "calibration": None, "thickness": THICKNESS}
+    return record | {"regions": regions, "compartments": cortex}
+
+
 def anatomy(side: str, center_lps_mm) -> dict:
     """The entry "anatomy" of a femur in result.json."""
     found = points(side, center_lps_mm)
@@ -75,6 +87,7 @@ def anatomy(side: str, center_lps_mm) -> dict:
                 "mean_hu": 300.0,
                 "density_mg_cm3": None,
                 "cortical_ml": cortical_ml,
+                "cortical_thickness_mm": None,
                 "reason": None if volume_ml else "the shaft is too short",
             }
             for key in REGION_NAMES
@@ -82,4 +95,5 @@ def anatomy(side: str, center_lps_mm) -> dict:
         },
         "compartments": {"reason": "not asked for"},
         "missing": {},
+        "perturbations": 0,
     }
