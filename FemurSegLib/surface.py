@@ -147,7 +147,7 @@ def _contour(mask, spacing, ends, step_mm: float, smoothing: float, between_slic
         if cuts[axis, 1]:
             np.minimum(field, (high - at).astype(np.float32), out=field)
 
-    surface = _zero_of(field, step_mm, -(pad * spacing))
+    surface = zero_surface(field, (step_mm,) * 3, -(pad * spacing))
     if smoothing and surface.GetNumberOfPoints():
         voxel_mm = float(np.prod(spacing)) ** (1 / 3)
         points = _smoothed(surface, PASS_BAND * (step_mm / voxel_mm / smoothing) ** 2)
@@ -157,11 +157,14 @@ def _contour(mask, spacing, ends, step_mm: float, smoothing: float, between_slic
     return surface
 
 
-def _zero_of(field: np.ndarray, step_mm: float, first_mm) -> vtkPolyData:
-    """Where a field (k, j, i) with points `step_mm` apart, the first at `first_mm` (k, j, i), is zero."""
+def zero_surface(field: np.ndarray, spacing_mm, first_mm) -> vtkPolyData:
+    """Where a float field (k, j, i), positive inside, is zero: triangles, normals outward, mm along (i, j, k).
+
+    spacing_mm: of its points along (k, j, i); first_mm: where the first lies, (k, j, i).
+    """
     image = vtkImageData()
     image.SetDimensions(field.shape[::-1])
-    image.SetSpacing(step_mm, step_mm, step_mm)
+    image.SetSpacing(*spacing_mm[::-1])
     image.SetOrigin(first_mm[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(field.ravel()))
     contour = vtkFlyingEdges3D()

@@ -11,58 +11,32 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from FemurSegLib.grid import Grid
-from FemurSegLib.phantom.command import HELD_OUT, add_shape_options
-from FemurSegLib.sides import LABELS, SIDES
+from FemurSegLib.sides import LABELS
 
 from .bone import Bone
 from .compartments import COMPARTMENT_LABELS, CORTICAL, INSIDE, find_compartments
+from .painted_femora import PARTS, PaintedFemur, add_options, announce, painted_femora
 from .thickness import along_normals
 
-PARTS = ("proximal", "whole")
-PROXIMAL_MM = 170.0
-"""From the top of the femur: head, neck, trochanters and a little of the shaft, as in Deng et al. 2022."""
-MARGIN_MM = 14.0
 WAYS = ("network", "network, rough mask", "threshold")
 BARS = {"dice": 0.965, "mean_mm": 0.35}
 
 
-@dataclass(frozen=True)
-class Example:
-    """A painted femur. ct: Volume; labels: uint8 with this femur alone; endosteal_mm: float32, exact."""
-
-    name: str
-    side: str
-    ct: object
-    labels: np.ndarray
-    endosteal_mm: np.ndarray
-
-    @property
-    def inside(self) -> np.ndarray:
-        return (self.labels > 0) & (self.endosteal_mm < 0)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compartment_study", description=__doc__)
-    add_shape_options(parser, required=True, people=HELD_OUT)
-    parser.add_argument("--femora", type=int, default=8, metavar="N", help="default: 8")
-    parser.add_argument("--seed", type=int, default=None, help="of the first; default: drawn, and printed")
+    add_options(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="in turn; default: both")
-    parser.add_argument("--spacing", nargs=3, type=float, default=(0.8, 0.8, 1.0), help="mm; default: 0.8 0.8 1")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="default: all")
     parser.add_argument("--weights", type=Path, help="safetensors; default: those that are shipped")
     args = parser.parse_args(argv)
-    seed = int(np.random.default_rng().integers(10**6)) if args.seed is None else args.seed
-    network = _network(args.weights)
-    print(f"seed {seed}, voxels {' x '.join(map(str, args.spacing))} mm")
+    seed, network = announce(args), _network(args.weights)
     print(f"{'':42s}{'Dice':>7s}{'mean':>7s}{'HD95':>7s}  {'inside ml':>13s}  {'cortex ml':>13s}  thickness mm")
     numbers, began = defaultdict(list), time.perf_counter()
-    for example in examples(args, seed):
+    for example in painted_femora(args, seed, args.parts):
         for way in args.ways:
             each = evaluate(example, way, network, seed)
             numbers[way].append(each)
@@ -73,39 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def examples(args, seed: int):
-    """Yields `args.femora` Examples; people, sides and parts are taken in turn."""
-    from FemurSegLib.phantom.anatomy import sample_anatomy
-    from FemurSegLib.phantom.case import make_phantom
-    from FemurSegLib.phantom.shapes import feet_for, load_person
-    from FemurSegLib.phantom.tissue import sample_tissue
-
-    feet = load_person(args.shapes, feet_for(args.people), args.cache)
-    for number in range(args.femora):
-        name = args.people[number % len(args.people)]
-        anatomy = sample_anatomy([load_person(args.shapes, name, args.cache)], feet, seed + number)
-        part = args.parts[(number + number // len(args.people)) % len(args.parts)]
-        sides = [side for side in SIDES if side in anatomy.bones]
-        side = sides[number // len(args.people) % len(sides)]
-        grid = grid_around(anatomy.bones[side], args.spacing, part)
-        tissue = replace(sample_tissue(anatomy.seed), metal="")
-        phantom = make_phantom(anatomy, grid, tissue=tissue, surfaces=True)
-        labels = np.where(phantom.labels.voxels == LABELS[side], LABELS[side], 0).astype(np.uint8)
-        title = f"{name} {side.split('_')[0]:5s} {part:8s}"
-        yield Example(title, side, phantom.ct, labels, phantom.endosteal_mm.astype(np.float32))
-
-
-def grid_around(bone, spacing_mm, part: str) -> Grid:
-    """The grid of a placed bone and a little around it; `proximal`: of its upper `PROXIMAL_MM`, cut there."""
-    low, high = bone.bounds_mm()
-    low, high = low - MARGIN_MM / 2, high + MARGIN_MM / 2  # the field itself reaches 9 mm out
-    if part == "proximal":
-        low[2] = max(low[2], high[2] - PROXIMAL_MM - MARGIN_MM)
-    size = np.maximum(np.ceil((high - low) / np.array(spacing_mm)).astype(int), 8)
-    return Grid(tuple(size[::-1]), tuple(spacing_mm), tuple(low), np.eye(3))
-
-
-def evaluate(example: Example, way: str, network, seed: int = 0) -> dict[str, float]:
+def evaluate(example: PaintedFemur, way: str, network, seed: int = 0) -> dict[str, float]:
     """The numbers of one femur, found in one of `WAYS`."""
     from FemurSegLib.evaluation.metrics import overlap, surface_distance
     from FemurSegLib.surface import surface_of
@@ -142,7 +84,7 @@ def evaluate(example: Example, way: str, network, seed: int = 0) -> dict[str, fl
     }
 
 
-def rough_mask(example: Example, seed: int) -> np.ndarray:
+def rough_mask(example: PaintedFemur, seed: int) -> np.ndarray:
     """The labels with a surface that is wrong as that of a prediction."""
     import torch
     from scipy.ndimage import distance_transform_edt, gaussian_filter
