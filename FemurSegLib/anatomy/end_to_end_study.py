@@ -193,7 +193,7 @@ def table(rows: list[dict[str, float]]) -> str:
 
     mean: of the errors without their sign (of Dice: of the values); bias: with it.
     """
-    heads = f"{'quantity':52s}{'mean':>9s}{'worst':>9s}{'bias':>9s}  {'bar':14s}reached"
+    heads = f"{'quantity':52s}{'mean':>9s}{'worst':>9s}{'bias':>9s}  {'bar':16s}reached"
     return "\n".join([heads, *(_table_line(quantity, rows) for quantity in QUANTITIES)])
 
 
@@ -202,14 +202,14 @@ def _table_line(quantity: Quantity, rows) -> str:
     known = values[np.isfinite(values)]
     name = f"{quantity.name}, {quantity.unit}" if quantity.unit else quantity.name
     if not len(known):
-        return f"{name:52s}{'-':>9s}{'-':>9s}{'-':>9s}  {_bar(quantity):14s}{verdict(quantity, values)}"
+        return f"{name:52s}{'-':>9s}{'-':>9s}{'-':>9s}  {_bar(quantity):16s}{verdict(quantity, values)}"
     size = known if quantity.share else np.abs(known)
     worst = size.min() if quantity.share else known[size.argmax()]
     digits = 4 if quantity.share else 2
     signed = quantity.unit in ("%", "deg") or quantity.key in LENGTHS
     bias = f"{known.mean():+9.{digits}f}" if signed and quantity.key != "repeated_deg" else f"{'':9s}"
     numbers = f"{size.mean():9.{digits}f}{worst:9.{digits}f}{bias}"
-    return f"{name:52s}{numbers}  {_bar(quantity):14s}{verdict(quantity, values)}"
+    return f"{name:52s}{numbers}  {_bar(quantity):16s}{verdict(quantity, values)}"
 
 
 def _bar(quantity: Quantity) -> str:
