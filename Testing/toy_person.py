@@ -5,7 +5,9 @@ LPS millimetres, small (160 mm between head and knee), symmetric about x = 0, th
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -93,5 +95,15 @@ def toy_person(name: str = "toy") -> Person:
 
 def keep(cache: Path, name: str = "toy") -> str:
     """Puts the toy person where `load_person` finds it by name, without any shapes; returns the name."""
-    shapes._write(Path(cache) / f"{name}.v{shapes.CACHE_VERSION}.npz", toy_person(name))
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    (Path(cache) / f"{name}.v{shapes.CACHE_VERSION}.npz").write_bytes(_file())
     return name
+
+
+@lru_cache(maxsize=1)
+def _file() -> bytes:
+    """The toy person as it is kept: seconds of work, done once."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "toy.npz"
+        shapes._write(path, toy_person())
+        return path.read_bytes()

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from FemurSegLib.training.options import add_running_options, add_shared_options, device_of
+from FemurSegLib.training.options import (
+    add_running_options,
+    add_shared_options,
+    add_validation_options,
+    shared_of,
+    validation_of,
+)
 
 
 def add_compartments(kinds) -> None:
     """Enters the command under the kinds of `femurseg train`."""
-    parser = kinds.add_parser("compartments", help="the network that finds the endosteal surface inside a mask")
+    parser = kinds.add_parser(
+        "compartments",
+        help="the network that finds the endosteal surface inside a mask",
+        description="Train the network that finds the endosteal surface inside a mask, on phantoms. It is "
+        "validated on phantoms of the people held out, and OUT/best.safetensors holds its best weights.",
+    )
     add_shared_options(parser)
     option = parser.add_argument
     option("--patch", type=int, default=64, metavar="N", help="voxels of 1 mm, a multiple of 8; default: 64")
@@ -17,16 +28,17 @@ def add_compartments(kinds) -> None:
     option("--steps", type=int, default=1500, metavar="N", help="default: 1500")
     option("--learning-rate", type=float, default=3e-3, metavar="X", help="default: 0.003")
     add_running_options(parser, averaging=0.995)
+    add_validation_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains or goes on; prints a line every few steps. Raises InputError, CancelledError."""
-    from FemurSegLib.errors import CancelledError, InputError
+    from FemurSegLib.errors import InputError
     from FemurSegLib.segmentation.compartment_network import SIZE_MULTIPLE
     from FemurSegLib.training import compartments
-    from FemurSegLib.training.curves import draw_segmenter_curve
-    from FemurSegLib.training.material import material_of, note_material
+    from FemurSegLib.training.material import material_of
+    from FemurSegLib.training.running import carry_out
 
     if args.cases:
         raise InputError("Labelled CTs do not say where the endosteal surface is.", "Give --shapes alone.")
@@ -34,33 +46,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"A patch of {args.patch} voxels cannot be halved three times.", "Take 64, for example.")
     material = material_of(args)
     settings = compartments.CompartmentTraining(
-        out=args.out,
-        shapes=args.shapes,
+        **shared_of(args),
+        **validation_of(args),
         people=material.people,
-        cache=args.cache,
+        held_people=material.held_people,
         patch=(args.patch,) * 3,
         batch=args.batch,
-        steps=args.steps,
         learning_rate=args.learning_rate,
-        averaging=args.averaging,
-        seed=args.seed,
-        device=device_of(args.device),
-        workers=1 if args.workers is None else args.workers,
-        minutes=args.minutes,
-        save_every=args.save_every,
-        precision=args.precision,
-        start=args.start,
     )
-    note_material(args.out, material)
-    try:
-        weights = compartments.train_compartments(settings, report=lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        raise CancelledError("Stopped.", "The same command goes on from the last checkpoint.") from None
-    finally:
-        draw_segmenter_curve(args.out)
-    if args.export is not None:
-        from FemurSegLib.training.export import export_run
-
-        [weights] = export_run(args.out, args.export or None)
-    print(weights)
-    return 0
+    return carry_out(args, material, compartments.train_compartments, settings)

@@ -119,6 +119,43 @@ def add_running_options(parser: argparse.ArgumentParser, averaging: float) -> No
     option("--start", type=Path, metavar="FILE", help="weights (safetensors) to start from")
 
 
+def add_validation_options(parser: argparse.ArgumentParser) -> None:
+    """When a 3D network is looked at on those held out, and when that ends its training."""
+    option = parser.add_argument
+    option(
+        "--validate-every",
+        type=int,
+        default=250,
+        metavar="N",
+        help="steps between validations on those held out, whose best weights are kept; default: 250",
+    )
+    option(
+        "--validation-patches",
+        type=int,
+        default=12,
+        metavar="N",
+        help="of phantoms of people held out, and of CTs held out; default: 12 of each",
+    )
+    option(
+        "--patience",
+        type=int,
+        default=10,
+        metavar="N",
+        help="stop after so many validations without gain, 0: never; default: 10",
+    )
+
+
+def shared_of(args: argparse.Namespace) -> dict:
+    """What the options that all 3D networks share say of a `loop.Training`, of nobody yet."""
+    same = "out shapes cache steps averaging seed workers minutes save_every precision start".split()
+    return {name: getattr(args, name) for name in same} | {"device": device_of(args.device)}
+
+
+def validation_of(args: argparse.Namespace) -> dict:
+    """The same of `add_validation_options`."""
+    return {name: getattr(args, name) for name in ("validate_every", "validation_patches", "patience")}
+
+
 def learning_of(args: argparse.Namespace):
     """The SegmenterTraining that `add_shared_options` and `add_learning_options` ask for, of nobody yet.
 
@@ -129,24 +166,13 @@ def learning_of(args: argparse.Namespace):
     recipe = recipe_of(args.network)
     patch = tuple(args.patch or recipe.patch)
     return SegmenterTraining(
-        out=args.out,
-        shapes=args.shapes,
+        **shared_of(args),
         real_share=args.real_share,
         network=args.network,
         patch=patch if len(patch) == 3 else patch[:1] * 3,
         batch=args.batch or recipe.batch,
-        steps=args.steps,
         learning_rate=args.learning_rate or recipe.learning_rate,
         loss=args.loss or recipe.loss,
-        averaging=args.averaging,
-        seed=args.seed,
-        device=device_of(args.device),
-        workers=args.workers,
-        minutes=args.minutes,
-        save_every=args.save_every,
-        cache=args.cache,
-        precision=args.precision,
-        start=args.start,
     )
 
 

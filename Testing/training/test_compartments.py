@@ -11,6 +11,7 @@ from FemurSegLib import command, models
 from FemurSegLib.anatomy.compartments import load_network
 from FemurSegLib.phantom.shapes import CACHE_VERSION, OPEN_FEET
 from FemurSegLib.segmentation.compartment_network import WINDOW_HU, CompartmentNetwork, network_input
+from FemurSegLib.training import sets
 from FemurSegLib.training.compartments import (
     CompartmentPatches,
     CompartmentTraining,
@@ -137,12 +138,17 @@ def test_nobody_to_learn_from_is_refused(tmp_path):
 def test_the_open_set_trains_on_free_bones_alone_and_says_so_beside_the_weights(people, tmp_path, capfd):
     out, folder, cache = tmp_path / "run", tmp_path / "models", people["cache"]
     (cache / f"z013.v{CACHE_VERSION}.npz").unlink()  # whose feet are not free
-    keep(cache, OPEN_FEET)
+    for name in (OPEN_FEET, sets.OPEN_HELD_OUT[0]):
+        keep(cache, name)
     arguments = ["train", "compartments", "--out", str(out), "--shapes", str(people["shapes"]), "--set", "open"]
     arguments += ["--people", keep(cache, "llp26-0"), "--cache", str(cache), "--device", "cpu"]
-    arguments += "--patch 16 --batch 1 --steps 20 --workers 0 --precision fp32".split()
+    arguments += ["--hold-out", sets.OPEN_HELD_OUT[0]]
+    arguments += "--patch 16 --batch 1 --steps 20 --workers 0 --precision fp32 --validation-patches 2".split()
     assert command.main([*arguments, "--export", str(folder)]) == 0
-    assert "step 20  loss" in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert "step 20  loss" in printed and "step 20  validation Dice: phantoms" in printed
+    assert (out / "best.safetensors").is_file() and (out / "curve.png").is_file()
+    assert json.loads((out / "settings.json").read_text())["licence"] == "MPL-2.0"
     assert models.find("compartments", folder=folder, data_set="open").network == "vnet"
     material = json.loads((out / "material.json").read_text())
     entry = json.loads((folder / models.MANIFEST).read_text())["compartments_vnet_open"]
