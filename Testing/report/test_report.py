@@ -100,6 +100,7 @@ def test_every_number_of_the_result_is_on_the_page_and_what_is_missing_has_its_r
     assert f"{left['compartments']['compartments']['cortical']['volume_ml']:.1f} ml" in rows["Cortical bone"]
     for fact in (document["input"]["sha256"], document["models"][0]["sha256"], document["femurseg_version"]):
         assert fact in text
+    assert "Set of weights" in rows
 
 
 def test_the_thickness_of_the_cortex_is_told_and_painted_with_a_scale(made, text):
