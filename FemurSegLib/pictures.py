@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from vtkmodules.vtkFiltersCore import vtkBinnedDecimation
 
 from . import sides
-from .surface import points_of, triangles_of
+from .surface import coarse_surface, points_of, triangles_of
 
 if TYPE_CHECKING:
     from vtkmodules.vtkCommonDataModel import vtkPolyData
@@ -88,7 +87,7 @@ def draw_overview(surfaces: dict[str, vtkPolyData]) -> Image.Image:
     widest = max(upper[0] - lower[0] for lower, upper in extents)
     mm_per_pixel = max(tallest / OVERVIEW_HEIGHT, widest / OVERVIEW_HEIGHT, FINEST_OVERVIEW_MM)
 
-    coarse = {side: _coarse(shape, _COARSE_PIXELS * mm_per_pixel) for side, shape in surfaces.items()}
+    coarse = {side: coarse_surface(shape, _COARSE_PIXELS * mm_per_pixel) for side, shape in surfaces.items()}
     font, small = _font(22), _font(17)
     drawn = []
     for (title, shown, axes), (lower, upper) in zip(panels, extents, strict=True):
@@ -162,18 +161,6 @@ def _samples(surface: vtkPolyData, axes, step_mm: float):
         for start in range(0, len(chosen), together):
             some = chosen[start : start + together]
             yield tuple(np.matmul(weights, values[some]).reshape(-1, 3) for values in (points, normals))
-
-
-def _coarse(surface: vtkPolyData, size_mm: float) -> vtkPolyData:
-    """The surface with all points in a cube of `size_mm` made one: a tenth of the work, and hardly seen."""
-    low, high = np.reshape(surface.GetBounds(), (3, 2)).T
-    decimate = vtkBinnedDecimation()
-    decimate.SetInputData(surface)
-    decimate.AutoAdjustNumberOfDivisionsOff()
-    decimate.SetNumberOfDivisions([max(1, int(n)) for n in (high - low) / size_mm])
-    decimate.SetPointGenerationModeToBinAverages()
-    decimate.Update()
-    return decimate.GetOutput()
 
 
 def _extent(surfaces, axes) -> tuple[np.ndarray, np.ndarray]:

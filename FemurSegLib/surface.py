@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkImageData, vtkPolyData
-from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D, vtkWindowedSincPolyDataFilter
+from vtkmodules.vtkFiltersCore import vtkBinnedDecimation, vtkFlyingEdges3D, vtkWindowedSincPolyDataFilter
 
 from .errors import InputError
 
@@ -211,6 +211,18 @@ def _with_volume(points: np.ndarray, triangles: np.ndarray, volume_mm3: float, e
         points = points + np.where(held, 0, normals) * (missing / max(area, 1e-9))
         points = points.clip(*ends.T)
     return points
+
+
+def coarse_surface(surface: vtkPolyData, size_mm: float) -> vtkPolyData:
+    """The surface with all points in a cube of `size_mm` made one: their mean."""
+    low, high = np.reshape(surface.GetBounds(), (3, 2)).T
+    decimate = vtkBinnedDecimation()
+    decimate.SetInputData(surface)
+    decimate.AutoAdjustNumberOfDivisionsOff()
+    decimate.SetNumberOfDivisions([max(1, int(n)) for n in (high - low) / size_mm])
+    decimate.SetPointGenerationModeToBinAverages()
+    decimate.Update()
+    return decimate.GetOutput()
 
 
 def points_of(surface: vtkPolyData) -> np.ndarray:

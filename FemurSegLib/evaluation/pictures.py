@@ -32,6 +32,10 @@ def draw_case(path: Path, ct: Volume, result: Volume | None, reference: Volume |
         if box := _box(volumes[1:], LABELS[side]):
             rows.append(_row(*volumes, box, side.replace("_", " ")))
     rows = rows or [_row(*volumes, tuple(slice(0, n) for n in ct.oriented().grid.shape), "no femur")]
+    _write_sheet(path, title, rows)
+
+
+def _write_sheet(path: Path, title: str, rows: list[np.ndarray]) -> None:
     width = max(row.shape[1] for row in rows)
     rows = [cv2.copyMakeBorder(r, 0, 6, 0, width - r.shape[1], cv2.BORDER_CONSTANT) for r in rows]
     head = np.zeros((34, width, 3), np.uint8)
@@ -121,12 +125,7 @@ def draw_slices(path: Path, ct: Volume, labels: Volume, title: str = "", count: 
         axial.append(_panel(ct, labels, labels, box, 0, int(k)))
         _write(axial[-1], f"slice {k}", (4, 16), (235, 235, 235))
     rows += [_beside(axial[n : n + 5]) for n in range(0, len(axial), 5)]
-    width = max(row.shape[1] for row in rows)
-    rows = [cv2.copyMakeBorder(r, 0, 6, 0, width - r.shape[1], cv2.BORDER_CONSTANT) for r in rows]
-    head = np.zeros((34, width, 3), np.uint8)
-    _write(head, title, (8, 23), (235, 235, 235))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.vstack([head, *rows]))
+    _write_sheet(path, title, rows)
 
 
 def _beside(panels) -> np.ndarray:

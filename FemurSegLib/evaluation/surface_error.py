@@ -10,11 +10,10 @@ import numpy as np
 from scipy import ndimage
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkCommonDataModel import vtkPolyData
-from vtkmodules.vtkFiltersCore import vtkBinnedDecimation
 from vtkmodules.vtkFiltersGeneral import vtkDistancePolyDataFilter
 
 from FemurSegLib.sides import LABELS, UNDECIDED_LABEL
-from FemurSegLib.surface import bounds, points_of, surface_of
+from FemurSegLib.surface import bounds, coarse_surface, points_of, surface_of
 from FemurSegLib.volume import Volume
 
 POINT_MM = 2.0
@@ -31,7 +30,7 @@ def surface_error(result: Volume, reference: Volume, side: str) -> tuple[vtkPoly
     if not all(mesh.GetNumberOfPoints() for mesh in meshes):
         return None
     distance = vtkDistancePolyDataFilter()
-    distance.SetInputData(0, _coarse(meshes[0]))
+    distance.SetInputData(0, coarse_surface(meshes[0], POINT_MM))
     distance.SetInputData(1, meshes[1])
     distance.SignedDistanceOn()
     distance.ComputeSecondDistanceOff()
@@ -40,17 +39,6 @@ def surface_error(result: Volume, reference: Volume, side: str) -> tuple[vtkPoly
     values = vtk_to_numpy(painted.GetPointData().GetScalars()).astype(float)
     values[_undecided(points_of(painted), reference)] = np.nan
     return painted, values
-
-
-def _coarse(mesh: vtkPolyData) -> vtkPolyData:
-    low, high = np.reshape(mesh.GetBounds(), (3, 2)).T
-    decimate = vtkBinnedDecimation()
-    decimate.SetInputData(mesh)
-    decimate.AutoAdjustNumberOfDivisionsOff()
-    decimate.SetNumberOfDivisions([max(1, int(n)) for n in (high - low) / POINT_MM])
-    decimate.SetPointGenerationModeToBinAverages()
-    decimate.Update()
-    return decimate.GetOutput()
 
 
 def _undecided(points_lps: np.ndarray, reference: Volume) -> np.ndarray:

@@ -24,15 +24,6 @@ from FemurSegLib.training.compartments import (
 SIZE = (16, 16, 16)
 
 
-@pytest.fixture
-def people(tmp_path):
-    """Toy people; one of them lends the feet."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    keep(cache, "z013")
-    return {"shapes": tmp_path, "people": (keep(cache),), "cache": cache}
-
-
 def test_a_patch_follows_from_its_number_alone(people):
     patches = CompartmentPatches(**people, patch=SIZE)
     image, share = patches[7]

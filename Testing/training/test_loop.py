@@ -30,15 +30,6 @@ def test_patches_are_painted_on_a_gpu_unless_processes_are_asked_for(device, wor
 
 
 @pytest.fixture
-def people(tmp_path):
-    """Toy people; one of them lends the feet."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    keep(cache, "z013")
-    return {"shapes": tmp_path, "people": (keep(cache),), "cache": cache}
-
-
-@pytest.fixture
 def asked(monkeypatch):
     """The numbers of all patches that a training asks for."""
     numbers = []
