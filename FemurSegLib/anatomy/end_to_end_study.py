@@ -68,9 +68,10 @@ QUANTITIES = (
     Quantity("head_diameter_mm", "Head diameter", "%", 2.0),
     *(Quantity(key, NAMES[key], "deg", 1.0) for key in ANGLES),
     *(Quantity(key, NAMES[key], "mm", 1.0) for key in LENGTHS),
-    Quantity("repeated_deg", "Angle that changes most, turned and mirrored", "deg", 0.5),
+    *(Quantity(f"repeated {key}", f"Repeated: {NAMES[key]}", "deg", 0.5) for key in ANGLES),
 )
-"""All that has a bar in the project's task, and some that help to understand it."""
+"""All that has a bar in the project's task, and some that help to understand it. `Repeated`: how far an angle is
+off at most when the same mask is read turned and mirrored (`POSES`)."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,8 +148,8 @@ def femur_errors(femur: PaintedFemur, answers: dict, mask: str, device: str = "a
     errors = _of_masks("periosteal", labels > 0, femur.labels > 0, grid.spacing_mm)
     errors |= _of_masks("endosteal", inside, femur.inside, grid.spacing_mm)
     errors |= compare(answers_of(record), answers)
-    changes = [record["measurements"][key].get("largest_change") for key in ANGLES]
-    errors["repeated_deg"] = max((change for change in changes if change is not None), default=np.nan)
+    for key in ANGLES:
+        errors[f"repeated {key}"] = record["measurements"][key].get("largest_change", np.nan)
     codes = sorted({finding.code for finding in [*findings, *found.findings]})
     return errors, f"; warned of: {', '.join(codes)}" if codes else ""
 
@@ -193,7 +194,7 @@ def table(rows: list[dict[str, float]]) -> str:
 
     mean: of the errors without their sign (of Dice: of the values); bias: with it.
     """
-    heads = f"{'quantity':52s}{'mean':>9s}{'worst':>9s}{'bias':>9s}  {'bar':16s}reached"
+    heads = f"{'quantity':66s}{'mean':>9s}{'worst':>9s}{'bias':>9s}  {'bar':16s}reached"
     return "\n".join([heads, *(_table_line(quantity, rows) for quantity in QUANTITIES)])
 
 
@@ -202,14 +203,14 @@ def _table_line(quantity: Quantity, rows) -> str:
     known = values[np.isfinite(values)]
     name = f"{quantity.name}, {quantity.unit}" if quantity.unit else quantity.name
     if not len(known):
-        return f"{name:52s}{'-':>9s}{'-':>9s}{'-':>9s}  {_bar(quantity):16s}{verdict(quantity, values)}"
+        return f"{name:66s}{'-':>9s}{'-':>9s}{'-':>9s}  {_bar(quantity):16s}{verdict(quantity, values)}"
     size = known if quantity.share else np.abs(known)
     worst = size.min() if quantity.share else known[size.argmax()]
     digits = 4 if quantity.share else 2
     signed = quantity.unit in ("%", "deg") or quantity.key in LENGTHS
-    bias = f"{known.mean():+9.{digits}f}" if signed and quantity.key != "repeated_deg" else f"{'':9s}"
+    bias = f"{known.mean():+9.{digits}f}" if signed and not quantity.key.startswith("repeated") else f"{'':9s}"
     numbers = f"{size.mean():9.{digits}f}{worst:9.{digits}f}{bias}"
-    return f"{name:52s}{numbers}  {_bar(quantity):16s}{verdict(quantity, values)}"
+    return f"{name:66s}{numbers}  {_bar(quantity):16s}{verdict(quantity, values)}"
 
 
 def _bar(quantity: Quantity) -> str:
