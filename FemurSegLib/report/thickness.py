@@ -21,8 +21,9 @@ STYLE = f"""
   font-size: 7pt; line-height: 1.25; }}
 .cortex h3 {{ margin: 0; font-size: 8.5pt; color: #1c2128; }}
 .cortex figure {{ display: flex; flex-direction: column; min-height: 0; }}
-.cortex figure img {{ flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain; }}
-.cortex figcaption {{ font-size: 7pt; line-height: 1.25; margin-top: .3mm; }}
+.cortex figure img {{ flex: 1 1 0; min-height: 0; width: 100%; object-fit: contain;
+  object-position: top; }}
+.cortex figcaption {{ font-size: 7pt; line-height: 1.25; margin: 0 0 .5mm; }}
 .cortex .scale {{ height: 2mm; width: 100%; display: block; image-rendering: pixelated; }}
 .cortex .ticks {{ display: flex; justify-content: space-between; }}
 """
@@ -41,8 +42,9 @@ def thickness(result: Result, anatomy: dict) -> str:
         width, height = _size_mm(surface)
         views = _views(surface, scale, width / (WIDTH_MM * PIXELS_PER_MM))
         figures.append(
-            f'<figure style="flex:{height / width + 0.2:.2f} 1 0"><img src="{inline_png(views)}" alt="Cortex">'
-            f"<figcaption>{_words(side, anatomy[side])}</figcaption></figure>"
+            f'<figure style="flex:{height / width + 0.2:.2f} 1 0">'
+            f"<figcaption>{_words(side, anatomy[side])}</figcaption>"
+            f'<img src="{inline_png(views)}" alt="Painted by its cortex"></figure>'
         )
     colors = (255 * scale.to_rgba(np.linspace(0, THICKEST_MM, 256))[None, :, :3]).round().astype(np.uint8)
     ticks = "".join(f"<span>{mm}{' mm' if mm == TICKS_MM[-1] else ''}</span>" for mm in TICKS_MM)
