@@ -121,6 +121,24 @@ def test_a_training_that_goes_on_sees_the_patches_that_come_next(people, tmp_pat
     assert not torch.equal(first["network"]["last.weight"], again["network"]["last.weight"])
 
 
+@pytest.mark.parametrize(("edge", "bfloat16"), [(16, False), (32, True)])
+def test_patches_with_the_smallest_maps_train_in_single_precision_on_a_cpu(
+    people, tmp_path, monkeypatch, edge, bfloat16
+):
+    seen = []
+
+    class Spy(torch.nn.Conv3d):
+        def forward(self, image):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(image)
+
+    monkeypatch.setattr("FemurSegLib.training.compartments.CompartmentNetwork", lambda: Spy(2, 1, 1))
+    monkeypatch.setattr("FemurSegLib.segmentation.inference.cpu_has_bfloat16", lambda: True)
+    settings = CompartmentTraining(tmp_path / "run", **people, patch=(edge,) * 3, batch=1, steps=1, workers=0)
+    train_compartments(settings, report=lambda line: None)
+    assert seen == [bfloat16]
+
+
 def test_nobody_to_learn_from_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Nothing to train on"):
         train_compartments(CompartmentTraining(tmp_path, tmp_path, ()))
