@@ -2,8 +2,8 @@
 
 Femora of people that no weights were trained on are painted, without metal, and scanned by scanners drawn at
 random. Their endosteal surface is known exactly (see phantom/bones.py), so the answers can be compared with it:
-by the network in the exact mask, by the network in a mask made wrong as a prediction is, and by the classical
-threshold in the exact mask.
+by the network in the exact mask (at one half of its probability, and at Otsu's threshold of it), by the network in a
+mask made wrong as a prediction is, and by the classical threshold in the exact mask.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .compartments import COMPARTMENT_LABELS, CORTICAL, INSIDE, find_compartment
 from .painted_femora import PARTS, PaintedFemur, add_options, announce, painted_femora
 from .thickness import along_normals
 
-WAYS = ("network", "network, rough mask", "threshold")
+WAYS = ("network", "network, Otsu", "network, rough mask", "threshold")
 BARS = {"dice": 0.965, "mean_mm": 0.35}
 
 
@@ -55,7 +55,8 @@ def evaluate(example: PaintedFemur, way: str, network, seed: int = 0) -> dict[st
     grid, truth = example.ct.grid, example.inside
     labels = rough_mask(example, seed) if way.endswith("rough mask") else example.labels
     method = "threshold" if way == "threshold" else "network"
-    found = find_compartments(example.ct.voxels, labels, grid, device="cpu", method=method, network=network)
+    at = "otsu" if way.endswith("Otsu") else "half"
+    found = find_compartments(example.ct.voxels, labels, grid, device="cpu", method=method, network=network, at=at)
     inside = found.labels == COMPARTMENT_LABELS[example.side, INSIDE]
     cortex = found.labels == COMPARTMENT_LABELS[example.side, CORTICAL]
     distance = surface_distance(inside, truth, grid.spacing_mm)

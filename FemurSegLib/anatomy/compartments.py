@@ -5,9 +5,10 @@
     found.femurs["left_femur"].as_dict()           # volumes, mean HU, densities
 
 The periosteal surface is that of the mask. The endosteal surface is where the probability of lying inside it, found
-by a second network (Deng et al. 2022; see segmentation/compartment_network.py), passes Otsu's threshold (Otsu, IEEE
-Trans Syst Man Cybern 9:62-66, 1979). `method="threshold"` is the classical way to compare with: Otsu's threshold on
-the HU inside the mask.
+by a second network (after Deng et al. 2022; see segmentation/compartment_network.py), passes one half: the network
+learned the share of a voxel that lies inside. Deng takes Otsu's threshold (Otsu, IEEE Trans Syst Man Cybern 9:62-66,
+1979) on the probability, `at="otsu"`; it makes the cortex too thick, see the card of the weights. `method="threshold"`
+is the classical way to compare with: Otsu's threshold on the HU inside the mask.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ CORTICAL, INSIDE = "cortical", "inside"
 COMPARTMENT_LABELS = {(RIGHT, CORTICAL): 11, (RIGHT, INSIDE): 12, (LEFT, CORTICAL): 21, (LEFT, INSIDE): 22}
 """Values of the labelmap. `inside`: trabecular bone and marrow, all that the endosteal surface encloses."""
 METHODS = ("network", "threshold")
+LEVELS = ("half", "otsu")
 
 MARGIN_MM = 12.0
 """Around the mask, what the network sees of the surroundings."""
@@ -108,13 +110,14 @@ def find_compartments(
     on_progress: Callable[[float], None] | None = None,
     network=None,
     data_set: str | None = None,
+    at: str = "half",
 ) -> Compartments:
     """Compartments of every femur in a labelmap.
 
     ct: int16 HU, labels: uint8 (`LABELS`), both (k, j, i) on `grid`, any spacing and axes. calibration: HU to
     mg/cm3, for the densities. method: one of `METHODS`. on_progress: told the part (0..1) that is done.
     network: a CompartmentNetwork, in place of the weights that are shipped; data_set: of those, see
-    `models.chosen_set`.
+    `models.chosen_set`. at: one of `LEVELS`, where on the network's probability the endosteal surface lies.
     Raises InputError for other sizes, NoFemurError for an empty mask, ModelError where there are no weights,
     MemoryExhaustedError.
     """
@@ -127,7 +130,7 @@ def find_compartments(
     if not boxes:
         raise NoFemurError("The mask holds no femur.", "Labels are 1 for the right femur and 2 for the left one.")
     tell = on_progress or (lambda part: None)
-    find = _by_threshold if method == "threshold" else _ByNetwork(device, network, data_set)
+    find = _by_threshold if method == "threshold" else _ByNetwork(device, network, data_set, at)
     out = np.zeros(mask.voxels.shape, np.uint8)
     femurs, findings = {}, []
     for number, (side, box) in enumerate(boxes.items()):
@@ -153,11 +156,12 @@ def find_compartments(
 class _ByNetwork:
     """CT and mask of one femur to the probability of lying inside its endosteal surface."""
 
-    def __init__(self, device: str, network=None, data_set: str | None = None):
+    def __init__(self, device: str, network=None, data_set: str | None = None, at: str = "half"):
         import torch
 
         from FemurSegLib.segmentation.inference import cpu_has_bfloat16, pick_device
 
+        self._at = at
         self._device = pick_device(device)
         if network is None:
             network = load_network(data_set)
@@ -180,7 +184,7 @@ class _ByNetwork:
                 "There is not enough memory to find the compartments.", "Close other programs and try again."
             ) from error
         probability[~mask] = 0
-        return probability, own, otsu(probability[mask])
+        return probability, own, 0.5 if self._at == "half" else otsu(probability[mask])
 
     def _slide(self, image, tell) -> np.ndarray:
         import torch

@@ -111,6 +111,12 @@ def test_hounsfield_units_and_densities_are_means_over_each_compartment():
     assert find(ct, labels, grid).femurs[LEFT].contents["cortical"].density_mg_cm3 is None
 
 
+def test_the_endosteal_surface_lies_at_one_half_or_where_otsu_parts_the_probability():
+    half, otsus = (find(*tubes(sides=(LEFT,)), **how).femurs[LEFT] for how in ({}, {"at": "otsu"}))
+    assert half.level == 0.5
+    assert otsus.level == otsu(otsus.probability[otsus.probability > 0]) != 0.5
+
+
 def test_the_classical_threshold_finds_clean_tubes_without_any_weights():
     found = find_compartments(*tubes(), method="threshold")
     for femur in found.femurs.values():
