@@ -2,8 +2,8 @@
 
 Femora of people that no weights were trained on are painted, without metal, and scanned by scanners drawn at
 random. Their endosteal surface is known exactly (see phantom/bones.py), so the answers can be compared with it:
-by the network in the exact mask (at one half of its probability, and at Otsu's threshold of it), by the network in a
-mask made wrong as a prediction is, and by the classical threshold in the exact mask.
+by the network in the exact mask (at one half of its probability, and at Otsu's threshold of it), by the network
+in a mask made wrong as a prediction is, and by the classical threshold in the exact mask.
 """
 
 from __future__ import annotations

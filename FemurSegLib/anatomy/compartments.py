@@ -4,11 +4,11 @@
     found.labels                                   # uint8, COMPARTMENT_LABELS
     found.femurs["left_femur"].as_dict()           # volumes, mean HU, densities
 
-The periosteal surface is that of the mask. The endosteal surface is where the probability of lying inside it, found
-by a second network (after Deng et al. 2022; see segmentation/compartment_network.py), passes one half: the network
-learned the share of a voxel that lies inside. Deng takes Otsu's threshold (Otsu, IEEE Trans Syst Man Cybern 9:62-66,
-1979) on the probability, `at="otsu"`; it makes the cortex too thick, see the card of the weights. `method="threshold"`
-is the classical way to compare with: Otsu's threshold on the HU inside the mask.
+The periosteal surface is that of the mask. The endosteal surface is where the probability of lying inside it,
+found by a second network (after Deng et al. 2022; see segmentation/compartment_network.py), passes one half: the
+network learned the share of a voxel that lies inside. Deng takes Otsu's threshold (Otsu, IEEE Trans Syst Man
+Cybern 9:62-66, 1979) on the probability, `at="otsu"`; it makes the cortex too thick, see the card of the weights.
+`method="threshold"` is the classical way to compare with: Otsu's threshold on the HU inside the mask.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The network that finds the endosteal surface inside a femur's mask, and the numbers that belong to it.
 
-After Deng et al. 2022: a V-Net (Milletari 2016) with 3 x 3 x 3 kernels, batch normalisation, softmax cross-entropy
-(of two classes, hence one logit and a sigmoid) and Adam. Deng's has about 8.6 million parameters and patches of
-192 x 192 x 64; this one has 16, 32, 64 and 128 filters (1.6 million) and patches of 64, so that two CPU cores train and
-run it: the cortex is at most a dozen millimetres thick, and with three halvings the network sees more than 64 mm.
-Deng gives it the CT inside the mask; here it sees all of the CT, since tissue outside tells of the partial volume at
-the periosteal surface, and the mask as a second channel.
+After Deng et al. 2022: a V-Net (Milletari 2016) with 3 x 3 x 3 kernels, batch normalisation, softmax cross-
+entropy (of two classes, hence one logit and a sigmoid) and Adam. Deng's has about 8.6 million parameters and
+patches of 192 x 192 x 64; this one has 16, 32, 64 and 128 filters (1.6 million) and patches of 64, so that two
+CPU cores train and run it: the cortex is at most a dozen millimetres thick, and with three halvings the network
+sees more than 64 mm. Deng gives it the CT inside the mask; here it sees all of the CT, since tissue outside tells
+of the partial volume at the periosteal surface, and the mask as a second channel.
 """
 
 from __future__ import annotations
