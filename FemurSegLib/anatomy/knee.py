@@ -19,6 +19,8 @@ NARROWER = 0.72
 SUMMIT_MM, FLATTEST_PER_MM = 15.0, 1 / 150
 """Where a line touches a condyle is the summit of a quadratic surface fitted within this distance of it: far less
 noise than in one vertex. Surfaces flatter than a radius of 150 mm are taken for as flat as that."""
+OVERSHOOT_MM = 0.5
+"""A summit is not higher than this above all the surface that it was fitted to."""
 CAP_MM = 1.0
 """An epicondyle is the centroid of the surface within this of the most prominent point."""
 FLEXION_DEG = (15.0, 120.0)
@@ -64,16 +66,22 @@ class Knee:
     axis_radius_mm: float
 
 
-def find_knee(bone: Bone, up: np.ndarray, head_mm: np.ndarray | None) -> tuple[Knee | None, str]:
+CUT = "the condyles are cut by the edge of the scan"
+
+
+def find_knee(
+    bone: Bone, up: np.ndarray, head_mm: np.ndarray | None, even_cut: bool = False
+) -> tuple[Knee | None, str]:
     """Landmarks of the knee, or None and the reason. `bone` is a right femur, `up` points roughly proximal;
-    with `head_mm`, the centre of the head, the knee is read along the mechanical axis."""
+    with `head_mm`, the centre of the head, the knee is read along the mechanical axis. even_cut: though a flat end
+    runs through it, which may also be that of a piece of tibia."""
     frame = _first_frame(bone, up)
     if frame is None:
         return None, "there are no condyles at its lower end"
     up, medial, posterior, width = frame
     lowest = (bone.hull_mm @ up).min()
-    if any(c.center_mm @ up < lowest + 0.6 * width and c.normal @ up < 0.6 for c in bone.caps):
-        return None, "the condyles are cut by the edge of the scan"
+    if not even_cut and any(c.center_mm @ up < lowest + 0.6 * width and c.normal @ up < 0.6 for c in bone.caps):
+        return None, CUT
     center = None
     lower = bone.part(bone.centers_mm @ up < lowest + 1.2 * width)
     for _ in range(8):
@@ -195,6 +203,7 @@ def summit(points, areas, normal, start, reach_mm: float = SUMMIT_MM) -> np.ndar
         step = -vectors @ ((vectors.T @ c[1:3]) / values)
         step *= min(1.0, 0.4 * reach_mm / max(np.linalg.norm(step), 1e-9))
         lift = c[0] + c[1:3] @ step + 0.5 * step @ bend @ step
+        lift = min(lift, height.max() + OVERSHOOT_MM)  # where elements lie on one side only the surface runs away
         middle = middle + step[0] * first + step[1] * second + lift * normal
         if np.linalg.norm(step) < 0.01:
             break

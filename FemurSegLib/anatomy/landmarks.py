@@ -21,7 +21,8 @@ from FemurSegLib.sides import RIGHT
 from .bone import MIRROR, Bone
 from .fitting import Line, fit_line, unit
 from .hip import SHAFT_WINDOW, Hip, find_head, find_hip
-from .knee import Knee, find_knee, summit
+from .joints import without_socket, without_tibia
+from .knee import CUT, Knee, find_knee, summit
 
 DIAPHYSIS = (0.25, 0.75)
 """Part of the mechanical axis, from knee to head, along which the sections of the diaphysis are taken."""
@@ -82,6 +83,7 @@ class Landmarks:
     diaphysis_mm: np.ndarray | None
     ends_mm: np.ndarray | None
     reasons: dict[str, str]
+    left_out: tuple[str, ...] = ()
 
 
 def find_landmarks(bone: Bone) -> Landmarks:
@@ -131,26 +133,32 @@ def landmark_points(landmarks: Landmarks) -> dict[str, np.ndarray]:
 
 def _find(bone: Bone) -> Landmarks:
     reasons: dict[str, str] = {}
-    hip = knee = None
+    left_out: tuple[str, ...] = ()
+    whole, hip, knee = bone, None, None
     head = find_head(bone)
     if head is None:
         reasons["hip"] = "no femoral head is there"
     else:
         hip, why = find_hip(bone, *head)
+        if hip is not None and (cleared := without_socket(bone, hip)) is not bone:
+            bone, left_out = cleared, ("socket",)  # the hip itself is read by fits that it does not move
         if why:
             reasons["hip" if hip is None else "shaft"] = why
     if hip is None:  # the condyles may be at either end
-        tries = [find_knee(bone, end, None) for end in (bone.principal_axes[0], -bone.principal_axes[0])]
+        tries = [_knee(bone, end, None) for end in (bone.principal_axes[0], -bone.principal_axes[0])]
     elif hip.shaft is None:
-        tries = [(None, reasons["shaft"])]
+        tries = [(bone, None, reasons["shaft"])]
     else:
-        tries = [find_knee(bone, hip.shaft.direction, hip.head.center_mm)]
-    knee = max((found for found, _ in tries if found is not None), key=lambda found: found.width_mm, default=None)
+        tries = [_knee(bone, hip.shaft.direction, hip.head.center_mm)]
+    best = max(tries, key=lambda found: 0.0 if found[1] is None else found[1].width_mm)
+    if best[0] is not bone:
+        left_out = (*left_out, "tibia")
+    bone, knee, _ = best
     if knee is None:
-        reasons["knee"] = max((why for _, why in tries), key=lambda why: "cut" in why)
+        reasons["knee"] = max((why for *_, why in tries), key=lambda why: "cut" in why)
     if hip is not None and knee is not None and hip.medial @ knee.medial < 0:
         reasons["side"] = "the head lies on the outer side of the knee: the mask is labelled with the wrong side"
-    head_is_cut, trochanter_is_cut = _cuts(bone, hip)
+    head_is_cut, trochanter_is_cut = _cuts(whole, hip)
     mechanical = anatomical = diaphysis = ends = None
     if hip is not None and knee is not None:
         mechanical = Line(knee.center_mm, unit(hip.head.center_mm - knee.center_mm))
@@ -159,8 +167,29 @@ def _find(bone: Bone) -> Landmarks:
         if not head_is_cut:
             ends = _ends(bone, mechanical.direction)
     return Landmarks(
-        bone.side, hip, knee, head_is_cut, trochanter_is_cut, mechanical, anatomical, diaphysis, ends, reasons
+        bone.side,
+        hip,
+        knee,
+        head_is_cut,
+        trochanter_is_cut,
+        mechanical,
+        anatomical,
+        diaphysis,
+        ends,
+        reasons,
+        left_out,
     )
+
+
+def _knee(bone: Bone, up: np.ndarray, head_mm: np.ndarray | None) -> tuple[Bone, Knee | None, str]:
+    """(bone, knee, "") or (bone, None, why not). Where the mask has taken in some tibia, the bone is without it."""
+    knee, why = find_knee(bone, up, head_mm)
+    first = find_knee(bone, up, head_mm, even_cut=True)[0] if why == CUT else knee
+    if first is not None and (cleared := without_tibia(bone, first)) is not bone:
+        again, _ = find_knee(cleared, first.up, head_mm)
+        if again is not None:
+            return cleared, again, ""
+    return bone, knee, why
 
 
 def _cuts(bone: Bone, hip: Hip | None) -> tuple[bool, bool]:

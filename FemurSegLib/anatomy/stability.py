@@ -105,16 +105,20 @@ def perturbed(
         yield again, lambda p, pose=pose: pose.back(p, center)
 
 
-def voxelize(bone: Bone, spacing_mm) -> tuple[np.ndarray, Grid]:
-    """Labelmap (k, j, i) of a bone on an axis-parallel grid: voxels whose centre lies inside."""
+def voxelize(bone: Bone, spacing_mm, grid: Grid | None = None) -> tuple[np.ndarray, Grid]:
+    """Labelmap (k, j, i) of a bone on an axis-parallel grid around it, or on the one given: voxels whose centre
+    lies inside."""
     from vtkmodules.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
     from vtkmodules.vtkCommonCore import vtkPoints
     from vtkmodules.vtkCommonDataModel import vtkCellArray, vtkPolyData
     from vtkmodules.vtkImagingStencil import vtkImageStencilToImage, vtkPolyDataToImageStencil
 
     spacing = np.asarray(spacing_mm, float)
-    origin = bone.points_mm.min(axis=0) - 3 * spacing
-    size = np.ceil((bone.points_mm.max(axis=0) - origin) / spacing).astype(int) + 4
+    if grid is None:
+        origin = bone.points_mm.min(axis=0) - 3 * spacing
+        size = np.ceil((bone.points_mm.max(axis=0) - origin) / spacing).astype(int) + 4
+        grid = Grid(tuple(size[::-1]), spacing, origin, np.eye(3))
+    origin, size = grid.origin_mm, np.array(grid.shape[::-1])
     surface, points, cells = vtkPolyData(), vtkPoints(), vtkCellArray()
     points.SetData(numpy_to_vtk(np.ascontiguousarray(bone.points_mm), deep=True))
     rows = np.c_[np.full(len(bone.triangles), 3), bone.triangles].astype(np.int64)
@@ -133,7 +137,7 @@ def voxelize(bone: Bone, spacing_mm) -> tuple[np.ndarray, Grid]:
     image.SetInsideValue(LABELS[bone.side])
     image.Update()
     labels = vtk_to_numpy(image.GetOutput().GetPointData().GetScalars()).reshape(size[::-1]).copy()
-    return labels, Grid(labels.shape, spacing, origin, np.eye(3))
+    return labels, grid
 
 
 def roughen(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,172 @@
+"""What a mask has taken in of the socket or the tibia, taken off again before the bone is measured.
+
+The joint surfaces of a femur are smooth: the head is about a sphere, a condyle nearly a surface of revolution. A
+low polynomial fitted to each, with weights that ignore what stands out (Huber & Ronchetti, Robust Statistics,
+2009), tells where the surface of the mask is not the femur's. Only what stands out by more than `STANDS_OUT_MM` is
+moved, onto the polynomial; a mask without such a piece is read as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .bone import Bone
+from .fitting import SMALLEST_SPREAD_MM, TUKEY, across, perpendiculars
+from .hip import Hip
+from .knee import Knee
+
+STANDS_OUT_MM = 3.0
+"""Cartilage keeps the bones of a joint farther apart; `hip.find_head` bears with a head so far from a sphere."""
+SMALLEST_MM2 = 10.0
+"""Less surface than this is a spur of the femur itself."""
+HEAD_ARC_DEG = 110.0
+"""Of the head, from its pole opposite the neck."""
+HEAD_POWERS = tuple((a, b) for a in range(5) for b in range(5) if a + b < 5)
+"""Of the two coordinates on the head (`_about_head`), in its radius."""
+ARC_DEG = (-45.0, 120.0)
+"""Of a condyle, from the trochlea to the back, about the condylar axis; 0 is straight down."""
+TIBIA_DEG = (-45.0, 90.0)
+"""Part of it that may touch the tibia in a knee that is not bent far; behind it the fit is loose."""
+BELOW_MM = 2.5
+"""In front of the condyles and between them a femur lies higher than they do; what is lower by this is no femur."""
+BAND = 0.15
+"""Half the breadth of a condyle's bearing surface, as a part of the width of the knee."""
+CONDYLE_POWERS = tuple((a, b) for a in range(5) for b in range(3) if a + 2 * b < 5)
+"""Of the angle and of the place along the axis, in the radius of a condyle: nearly a surface of revolution."""
+QUANTILE = 0.25
+"""Start of a robust fit: this much of the surface lies below, and what stands out counts a third of it."""
+
+
+def without_socket(bone: Bone, hip: Hip) -> Bone:
+    """The same bone; itself where nothing stands out of the head."""
+    limit = head_surface(bone, hip)
+    distance, far, u, v = _about_head(bone.points_mm, hip)
+    near = far < HEAD_ARC_DEG
+    should = np.full(len(far), np.inf)
+    should[near] = limit(u[near], v[near])
+    out = distance > should + STANDS_OUT_MM
+    if not _is_a_piece(bone, out):
+        return bone
+    points = bone.points_mm.copy()
+    arm = points[out] - hip.head.center_mm
+    points[out] = hip.head.center_mm + arm * (should[out] / distance[out])[:, None]
+    return Bone(points, bone.triangles, bone.side)
+
+
+def head_surface(bone: Bone, hip: Hip):
+    """Function (place on the head, as `_about_head` gives it) -> distance from the head's centre."""
+    distance, far, u, v = _about_head(bone.centers_mm, hip)
+    arm = bone.centers_mm - hip.head.center_mm
+    facing = np.einsum("ij,ij->i", arm, bone.smooth_normals) > 0.7 * distance
+    use = facing & (far < HEAD_ARC_DEG) & (distance < 1.5 * hip.head.radius_mm)
+    found = _robust(_powers(u[use], v[use], HEAD_POWERS), distance[use], bone.areas_mm2[use])
+    return lambda u, v: _powers(u, v, HEAD_POWERS) @ found
+
+
+def _about_head(points: np.ndarray, hip: Hip):
+    """Distance from the head's centre, angle (degrees) from its pole opposite the neck, and the place on the head
+    as on a map that keeps the angles from its middle, the pole (azimuthal equidistant)."""
+    arm = points - hip.head.center_mm
+    distance = np.maximum(np.linalg.norm(arm, axis=1), 1e-9)
+    pole = hip.neck.direction
+    first, second = perpendiculars(pole)
+    along = arm @ pole
+    x, y = arm @ first, arm @ second
+    aside = np.hypot(x, y)
+    far = np.degrees(np.arctan2(aside, along))
+    scale = far / HEAD_ARC_DEG / np.maximum(aside, 1e-9)
+    return distance, far, x * scale, y * scale
+
+
+def without_tibia(bone: Bone, knee: Knee) -> Bone:
+    """The same bone; itself where nothing stands out of the condyles, or in front of them or between them below."""
+    limit = condyles(bone, knee)
+    if limit is None:
+        return bone
+    x, angle, radius = _around(bone.points_mm, knee)
+    axis, down = knee.axis.direction, -across(knee.up, knee.axis.direction)
+    points = bone.points_mm.copy()
+    at_knee = np.abs(x) < 0.6 * knee.width_mm
+    near = at_knee & (angle > TIBIA_DEG[0]) & (angle < TIBIA_DEG[1])
+    should = np.full(len(x), np.inf)
+    should[near] = limit(x[near], angle[near])
+    out = radius > should + STANDS_OUT_MM
+    arm = points[out] - knee.axis.point_mm - x[out, None] * axis
+    points[out] -= arm * (1 - should[out] / radius[out])[:, None]
+
+    places = np.linspace(-0.6, 0.6, 49) * knee.width_mm
+    turns = np.linspace(*TIBIA_DEG, 28)
+    depth = [(limit(np.full(len(turns), place), turns) * np.cos(np.radians(turns))).max() for place in places]
+    edges = sorted((sphere.center_mm - knee.axis.point_mm) @ axis for sphere in knee.spheres)
+    between = (x > edges[0] + BAND * knee.width_mm) & (x < edges[1] - BAND * knee.width_mm)
+    deeper = (points - knee.axis.point_mm) @ down - np.interp(x, places, depth)
+    below = at_knee & (between | (angle <= TIBIA_DEG[0])) & (deeper > BELOW_MM)
+    points[below] -= deeper[below, None] * down
+    return Bone(points, bone.triangles, bone.side) if _is_a_piece(bone, out | below) else bone
+
+
+def condyles(bone: Bone, knee: Knee):
+    """Function (place along the axis, angle) -> distance of the joint surface from the condylar axis."""
+    x, angle, radius = _around(bone.centers_mm, knee)
+    arm = bone.centers_mm - knee.axis.point_mm
+    arm = arm - np.outer(arm @ knee.axis.direction, knee.axis.direction)
+    facing = np.einsum("ij,ij->i", arm, bone.smooth_normals) > 0.7 * np.linalg.norm(arm, axis=1)
+    band = BAND * knee.width_mm
+    on_arc = facing & (angle > ARC_DEG[0]) & (angle < ARC_DEG[1]) & (radius < 0.75 * knee.width_mm)
+    fits = []
+    for sphere in knee.spheres:
+        middle = (sphere.center_mm - knee.axis.point_mm) @ knee.axis.direction
+        use = on_arc & (np.abs(x - middle) < band)
+        if use.sum() < 100:
+            return None
+        terms = _terms((x[use] - middle) / band, angle[use])
+        fits.append((middle, _robust(terms, radius[use], bone.areas_mm2[use])))
+    (inner, first), (outer, second) = fits
+
+    def limit(x, angle):
+        one = _terms(np.clip((x - inner) / band, -1, 1), angle) @ first
+        other = _terms(np.clip((x - outer) / band, -1, 1), angle) @ second
+        share = np.clip((x - outer - band) / max(inner - outer - 2 * band, 1e-6), 0, 1)
+        return share * one + (1 - share) * other
+
+    return limit
+
+
+def _is_a_piece(bone: Bone, out: np.ndarray) -> bool:
+    return bool(bone.areas_mm2[out[bone.triangles].all(axis=1)].sum() > SMALLEST_MM2)
+
+
+def _around(points: np.ndarray, knee: Knee):
+    """Place along the condylar axis (medially), angle from straight down to the back (degrees) and distance."""
+    offset = points - knee.axis.point_mm
+    along = offset @ knee.axis.direction
+    down = -across(knee.up, knee.axis.direction)
+    back = np.cross(knee.axis.direction, down)
+    back *= np.sign(back @ knee.posterior)
+    deep, behind = offset @ down, offset @ back
+    return along, np.degrees(np.arctan2(behind, deep)), np.hypot(deep, behind)
+
+
+def _terms(place: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    middle, half = np.mean(ARC_DEG), np.ptp(ARC_DEG) / 2
+    return _powers((angle - middle) / half, place, CONDYLE_POWERS)
+
+
+def _powers(u: np.ndarray, v: np.ndarray, powers) -> np.ndarray:
+    return np.stack([u**a * v**b for a, b in powers], axis=1)
+
+
+def _robust(terms, values, areas) -> np.ndarray:
+    """Coefficients of a surface from which pieces stand out, never in: first the quantile `QUANTILE`, then Tukey's
+    biweight about it, whose scale is that of what lies below."""
+    weight = np.ones(len(values))
+    for step in range(40):
+        root = np.sqrt(weight * areas)
+        found = np.linalg.lstsq(terms * root[:, None], values * root, rcond=None)[0]
+        off = values - terms @ found
+        if step < 20:
+            weight = np.where(off > 0, QUANTILE, 1 - QUANTILE) / np.maximum(np.abs(off), 0.05)
+        else:
+            spread = TUKEY * max(1.4826 * np.median(-off[off < 0]), SMALLEST_SPREAD_MM)
+            weight = np.maximum(1 - (off / spread) ** 2, 0) ** 2
+    return found
