@@ -1,7 +1,7 @@
 """Every bar of reading the bone, end to end: `python -m FemurSegLib.anatomy.end_to_end_study --shapes SHAPES`.
 
 Whole femora of people that no weights were trained on are painted and scanned (see painted_femora) in a field of
-view that ends a little around one femur, so that it is quick. The real engine gets that CT and nothing else:
+view around one femur, so that it is quick. The real engine gets that CT and nothing else:
 finding the femur in both radiographs is part of it, then comes the mask, and it is read as the pipeline reads it,
 compartments by the network (in two steps here, for their labels are compared too). What is said is compared with
 what is exact:
@@ -39,6 +39,9 @@ PREDICTED, EXACT = "the engine's mask", "the exact mask"
 ANGLES = tuple(key for key in NAMES if key.endswith("_deg") and key != "condylar_axes_deg")
 """All but the agreement of two methods, which is no angle of the bone."""
 LENGTHS = ("length_mm", "mechanical_length_mm")
+BESIDE_MM = 70.0
+"""What the scan shows beside a femur. With less it ends in the pelvis just above the head, as no scan does: the
+mask then runs into the pelvis there (look with --beside 7)."""
 POSES = 2
 """Copies that repeatability is read from: one turned by 10 to 30 degrees, one mirrored too (stability.poses)."""
 
@@ -83,13 +86,20 @@ def main(argv: list[str] | None = None) -> int:
     which.add_argument("--truth", action="store_true", help="the exact mask goes in, nothing is segmented")
     which.add_argument("--both", action="store_true", help="the engine's mask, and the exact one too")
     parser.add_argument("--metal", action="store_true", help="leave the implants that some patients have")
+    parser.add_argument(
+        "--beside",
+        type=float,
+        default=BESIDE_MM,
+        metavar="MM",
+        help=f"what the scan shows beside a femur; default: {BESIDE_MM:g}",
+    )
     parser.add_argument("--device", default="auto", help="of the engine: auto, cuda, mps or cpu; default: auto")
     args = parser.parse_args(argv)
     seed = announce(args)
     masks = [EXACT] if args.truth else [PREDICTED, EXACT] if args.both else [PREDICTED]
     rows: dict[str, list[dict[str, float]]] = {mask: [] for mask in masks}
     before = time.perf_counter()
-    for femur in painted_femora(args, seed, metal=args.metal):
+    for femur in painted_femora(args, seed, metal=args.metal, beside_mm=args.beside):
         answers = exact_answers(femur)
         painted, before = time.perf_counter() - before, time.perf_counter()
         for mask in masks:

@@ -24,7 +24,8 @@ from .bone import Bone
 PARTS = ("proximal", "whole")
 PROXIMAL_MM = 170.0
 """From the top of the femur: head, neck, trochanters and a little of the shaft, as in Deng et al. 2022."""
-MARGIN_MM = 14.0
+BESIDE_MM = 7.0
+"""Beyond the bone's distance field, which itself reaches 9 mm out."""
 SPACING_MM = (0.8, 0.8, 1.0)
 SLAB, AROUND = 48, 8
 """Slices that are painted together, and voxels around the bone in them: multiples of phantom.fields.COARSE, so that
@@ -98,10 +99,13 @@ def announce(args) -> int:
     return seed
 
 
-def painted_femora(args, seed: int, parts=("whole",), metal: bool = False) -> Iterator[PaintedFemur]:
+def painted_femora(
+    args, seed: int, parts=("whole",), metal: bool = False, beside_mm: float = BESIDE_MM
+) -> Iterator[PaintedFemur]:
     """Yields `args.femora` of them; people, sides and parts (of `PARTS`) are taken in turn.
 
-    args: as `add_options` reads them. metal: leave the implants that some patients have.
+    args: as `add_options` reads them. metal: leave the implants that some patients have. beside_mm: see
+    `grid_around`.
     """
     from FemurSegLib.phantom.anatomy import sample_anatomy
     from FemurSegLib.phantom.case import make_phantom
@@ -115,7 +119,7 @@ def painted_femora(args, seed: int, parts=("whole",), metal: bool = False) -> It
         part = parts[(number + number // len(args.people)) % len(parts)]
         sides = [side for side in SIDES if side in anatomy.bones]
         side = sides[number // len(args.people) % len(sides)]
-        grid = grid_around(anatomy.bones[side], args.spacing, part)
+        grid = grid_around(anatomy.bones[side], args.spacing, part, beside_mm)
         tissue = sample_tissue(anatomy.seed)
         tissue = tissue if metal else replace(tissue, metal="")
         phantom = make_phantom(anatomy, grid, tissue=tissue, surfaces=True)
@@ -126,11 +130,11 @@ def painted_femora(args, seed: int, parts=("whole",), metal: bool = False) -> It
         )
 
 
-def grid_around(bone, spacing_mm, part: str) -> Grid:
-    """The grid of a placed bone and a little around it; `proximal`: of its upper `PROXIMAL_MM`, cut there."""
+def grid_around(bone, spacing_mm, part: str, beside_mm: float = BESIDE_MM) -> Grid:
+    """The grid of a placed bone and `beside_mm` around its field; `proximal`: its upper `PROXIMAL_MM` alone."""
     low, high = bone.bounds_mm()
-    low, high = low - MARGIN_MM / 2, high + MARGIN_MM / 2  # the field itself reaches 9 mm out
+    low, high = low - beside_mm, high + beside_mm
     if part == "proximal":
-        low[2] = max(low[2], high[2] - PROXIMAL_MM - MARGIN_MM)
+        low[2] = max(low[2], high[2] - PROXIMAL_MM - 2 * beside_mm)
     size = np.maximum(np.ceil((high - low) / np.array(spacing_mm)).astype(int), 8)
     return Grid(tuple(size[::-1]), tuple(spacing_mm), tuple(low), np.eye(3))
