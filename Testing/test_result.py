@@ -269,6 +269,10 @@ def test_what_the_bone_tells_is_written_and_as_the_schema_says(tmp_path, example
         anatomy = document["femurs"][side]["anatomy"]
         assert anatomy == json.loads(json.dumps(read.femurs[side]))
         assert anatomy["measurements"]["length_mm"]["reason"] == "no femoral head is there"
+        anatomy["left_out"] = ["socket", "tibia"]
+        validate(document)
+        del anatomy["left_out"]  # as an earlier result of this version
+    validate(document)
     document["femurs"]["right_femur"]["anatomy"]["regions"]["head"]["volume_ml"] = "much"
     with pytest.raises(ValidationError):
         validate(document)

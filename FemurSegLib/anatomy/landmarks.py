@@ -21,7 +21,7 @@ from FemurSegLib.sides import RIGHT
 from .bone import MIRROR, Bone
 from .fitting import Line, fit_line, unit
 from .hip import SHAFT_WINDOW, Hip, find_head, find_hip
-from .joints import without_socket, without_tibia
+from .joints import SOCKET, TIBIA, without_socket, without_tibia
 from .knee import CUT, Knee, find_knee, summit
 
 DIAPHYSIS = (0.25, 0.75)
@@ -71,6 +71,7 @@ class Landmarks:
     anatomical: line fitted to the centroids of the sections of the middle half (`DIAPHYSIS`), pointing up.
     diaphysis_mm: (n, 3) those centroids, from below. ends_mm: (2, 3) the two points farthest apart: top,
       bottom (Martin 1928, no. 1).
+    left_out: the bones (joints.SOCKET, joints.TIBIA) of which a piece that the mask had taken in was taken off.
     """
 
     side: str
@@ -141,7 +142,7 @@ def _find(bone: Bone) -> Landmarks:
     else:
         hip, why = find_hip(bone, *head)
         if hip is not None and (cleared := without_socket(bone, hip)) is not bone:
-            bone, left_out = cleared, ("socket",)  # the hip itself is read by fits that it does not move
+            bone, left_out = cleared, (SOCKET,)  # the hip itself is read by fits that it does not move
         if why:
             reasons["hip" if hip is None else "shaft"] = why
     if hip is None:  # the condyles may be at either end
@@ -152,7 +153,7 @@ def _find(bone: Bone) -> Landmarks:
         tries = [_knee(bone, hip.shaft.direction, hip.head.center_mm)]
     best = max(tries, key=lambda found: 0.0 if found[1] is None else found[1].width_mm)
     if best[0] is not bone:
-        left_out = (*left_out, "tibia")
+        left_out = (*left_out, TIBIA)
     bone, knee, _ = best
     if knee is None:
         reasons["knee"] = max((why for *_, why in tries), key=lambda why: "cut" in why)
@@ -182,13 +183,14 @@ def _find(bone: Bone) -> Landmarks:
 
 
 def _knee(bone: Bone, up: np.ndarray, head_mm: np.ndarray | None) -> tuple[Bone, Knee | None, str]:
-    """(bone, knee, "") or (bone, None, why not). Where the mask has taken in some tibia, the bone is without it."""
+    """(bone, knee, "") or (bone, None, why not). Where the mask has taken in some tibia, the bone is without it: a
+    knee that cannot be read without the piece is not read with it."""
     knee, why = find_knee(bone, up, head_mm)
     first = find_knee(bone, up, head_mm, even_cut=True)[0] if why == CUT else knee
     if first is not None and (cleared := without_tibia(bone, first)) is not bone:
-        again, _ = find_knee(cleared, first.up, head_mm)
-        if again is not None:
-            return cleared, again, ""
+        again, why_not = find_knee(cleared, first.up, head_mm)
+        if again is not None or knee is not None:
+            return cleared, again, why_not
     return bone, knee, why
 
 

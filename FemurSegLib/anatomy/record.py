@@ -22,6 +22,7 @@ from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 
 from .bone import Bone, largest_surface
 from .fitting import Line
+from .joints import SOCKET, TIBIA
 from .landmarks import LANDMARK_NAMES, Landmarks, find_landmarks, landmark_points
 from .measurements import as_dict, measure
 from .regions import REGION_NAMES, label_regions, region_volumes, regions_at, whole_volume
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from vtkmodules.vtkCommonDataModel import vtkPolyData
 
 NOT_ASKED = "it was not asked for (option --compartments)"
+BESIDE = {SOCKET: "head", TIBIA: "condyles"}
+"""Where each lies whose pieces may be left out (joints.py)."""
 AROUND_MM = 15.0
 """What is cut out around a femur before it is read: the network for its compartments looks at so much."""
 
@@ -99,6 +102,9 @@ def read_femurs(
         if "side" in record["missing"]:
             words = f"{record['missing']['side'].capitalize()}; check the sides."
             out.findings.append(Finding("side_doubtful", words, side))
+        for what in record["left_out"]:
+            words = f"A piece beside the {BESIDE[what]} of the {name} was left out of the measurements"
+            out.findings.append(Finding("piece_left_out", f"{words}; look at the mask there.", side))
     return out
 
 
@@ -118,7 +124,8 @@ def femur_record(
     calibration=None,
     surface=None,
 ) -> dict:
-    """Landmarks (points and lines, LPS mm), measurements, regions, compartments, reasons for what is missing.
+    """Landmarks (points and lines, LPS mm), measurements, regions, compartments, reasons for what is missing, and
+    the bones of which a piece was left out.
 
     labels: (k, j, i) uint8 on `grid`; ct: Hounsfield units on the same grid, for the mean of each region;
     perturbations: how many times everything is read again from a turned, mirrored or roughened mask (a second or
@@ -149,6 +156,7 @@ def femur_record(
         "measurements": measurements,
         "regions": regions,
         "missing": landmarks.reasons,
+        "left_out": list(landmarks.left_out),
         "perturbations": perturbations,
     }
     if compartments is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
 from anatomy.toy_femur import CONDYLE_RADIUS, HALF_GAP, HEAD_RADIUS, KNEE, toy_femur
 
+from FemurSegLib.anatomy import hip, landmarks
 from FemurSegLib.anatomy.bone import Bone
-from FemurSegLib.anatomy.joints import STANDS_OUT_MM, without_socket
+from FemurSegLib.anatomy.joints import STANDS_OUT_MM, without_socket, without_tibia
 from FemurSegLib.anatomy.landmarks import find_landmarks
 from FemurSegLib.anatomy.measurements import measure
 from FemurSegLib.anatomy.mistakes import SLIVER_RADIUS_MM, enlarged, with_sliver
@@ -17,6 +19,7 @@ from FemurSegLib.sides import RIGHT
 
 SPACING = (1.2, 1.2, 1.5)
 GAP_MM = 3.0
+SPUR_MM = 5.0
 
 
 @lru_cache
@@ -47,8 +50,8 @@ def plateau():
     return (z < -CONDYLE_RADIUS - GAP_MM) & (z > -CONDYLE_RADIUS - 12) & (np.abs(x) < 15) & (np.abs(y - 22) < 12)
 
 
-def values(landmarks) -> dict:
-    return {key: m.value for key, m in measure(landmarks).items()}
+def values(found) -> dict:
+    return {key: m.value for key, m in measure(found).items()}
 
 
 def read_with(other, seed) -> tuple:
@@ -61,9 +64,29 @@ def read_with(other, seed) -> tuple:
 
 
 def test_nothing_is_left_out_of_a_mask_of_the_femur_alone():
-    *_, bone, landmarks = toy()
-    assert landmarks.left_out == ()
-    assert without_socket(bone, landmarks.hip) is bone
+    *_, bone, found = toy()
+    assert found.left_out == ()
+    assert without_socket(bone, found.hip) is bone
+
+
+def test_spurs_of_the_femur_itself_stay():
+    mask, grid, truth, *_ = toy()
+    top = truth["head"] + HEAD_RADIUS * np.array([0.6, 0.0, 0.8])
+    bottom = KNEE + [HALF_GAP, 10.0, -CONDYLE_RADIUS]
+    spurs = [np.linalg.norm(voxel_centers(grid) - place, axis=-1) < SPUR_MM for place in (top, bottom)]
+    bone = Bone.of_mask((mask | spurs[0] | spurs[1]).astype(np.uint8), grid, RIGHT)
+    found = find_landmarks(bone)
+    assert found.left_out == ()
+    assert without_socket(bone, found.hip) is bone and without_tibia(bone, found.knee) is bone
+
+
+def test_a_head_too_rough_for_votes_is_known_by_its_fit(monkeypatch):
+    _, _, truth, bone, _ = toy()
+    monkeypatch.setattr(hip, "HEAD_VOTES", 1.0)
+    head, _ = hip.find_head(bone)
+    assert np.linalg.norm(head.center_mm - truth["head"]) < 0.3
+    monkeypatch.setattr(hip, "SPURRED_COVERAGE", 1.0)
+    assert hip.find_head(bone) is None
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -75,6 +98,17 @@ def test_a_piece_of_the_tibia_leaves_mldfa_and_length_as_they_were(seed):
     before, after = values(right), values(found)
     for key, most in (("mldfa_deg", 0.7), ("length_mm", 0.7), ("anteversion_deg", 0.3)):
         assert after[key] == pytest.approx(before[key], abs=most), key
+
+
+def test_a_knee_that_cannot_be_read_without_the_piece_is_not_read_with_it(monkeypatch):
+    *_, bone, right = toy()
+    cleared, why = replace(bone), "no notch lies between the condyles"
+    monkeypatch.setattr(
+        landmarks, "find_knee", lambda bone, *_, **__: (None, why) if bone is cleared else (right.knee, "")
+    )
+    monkeypatch.setattr(landmarks, "without_tibia", lambda *_: cleared)
+    found = find_landmarks(bone)
+    assert found.knee is None and found.reasons["knee"] == why and found.left_out == ("tibia",)
 
 
 def test_a_piece_of_the_socket_leaves_head_and_length_as_they_were():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from anatomy.toy_femur import toy_femur
@@ -111,6 +113,18 @@ def test_a_femur_labelled_with_the_wrong_side_becomes_a_warning(femur):
     (finding,) = read.findings
     assert (finding.code, finding.side) == ("side_doubtful", LEFT) and "wrong side" in finding.message
     assert read.femurs[LEFT]["measurements"]["anteversion_deg"]["value"] is None
+
+
+def test_a_piece_that_was_left_out_is_told_with_its_side_and_joint(femur, monkeypatch):
+    labels, grid, _ = femur
+    honest = record.find_landmarks
+    assert read_femurs(labels, grid).femurs[RIGHT]["left_out"] == []
+    monkeypatch.setattr(record, "find_landmarks", lambda bone: replace(honest(bone), left_out=("socket", "tibia")))
+    read = read_femurs(labels, grid)
+    assert read.femurs[RIGHT]["left_out"] == ["socket", "tibia"]
+    assert {(finding.code, finding.side) for finding in read.findings} == {("piece_left_out", RIGHT)}
+    told = "A piece beside the {} of the right femur was left out of the measurements; look at the mask there."
+    assert [finding.message for finding in read.findings] == [told.format("head"), told.format("condyles")]
 
 
 @pytest.mark.parametrize("voxels", [1, 30, 3000])
