@@ -22,10 +22,10 @@ HEAD_VOTES, HEAD_COVERAGE = 0.38, 0.45
 condyle; the fit alone would not, its limit being low for heads that the scan cuts."""
 SPURRED_COVERAGE = 0.7
 """A head with spurs all over has fewer votes (0.34 to 0.36 with painted ones of several mm), but as much of it fits
-one sphere as of others (0.83; of the other end at most 0.56 in seven bones)."""
-HEAD_TOLERANCE_MM = 5.0
-"""Cut-off at the beginning of the fit. At 3 mm a head with spurs of 5 mm has two spheres, 2.4 mm apart, and a turn
-tells which is found; at 5 mm one, and heads without spurs stay the same."""
+one sphere as of others (0.75; of the other end at most 0.56 in seven bones)."""
+HEAD_TOLERANCES_MM = (5.0, 3.0)
+"""Cut-off of the fit, first to find the sphere, then to narrow it. With 3 mm alone a head with spurs of 5 mm has
+two spheres, 2.4 mm apart, and a turn tells which is found."""
 SHAFT_WINDOW = (1.75, 3.75)
 """Heights below the head's centre, in head diameters, of the sections that give the proximal shaft axis: from
 below the lesser trochanter to about the isthmus of the canal."""
@@ -85,8 +85,9 @@ def find_head(bone: Bone) -> tuple[Sphere, np.ndarray] | None:
         height = bone.centers_mm @ up
         end = height > height.max() - HEAD_END_MM
         points, normals, areas = bone.centers_mm[end], bone.smooth_normals[end], bone.areas_mm2[end]
-        start = vote_sphere(points, normals, areas, HEAD_RADII_MM)
-        head = fit_sphere(points, normals, areas, start, HEAD_TOLERANCE_MM)
+        head = start = vote_sphere(points, normals, areas, HEAD_RADII_MM)
+        for tolerance in HEAD_TOLERANCES_MM:
+            head = fit_sphere(points, normals, areas, head, tolerance)
         round_enough = start.coverage > HEAD_VOTES and head.coverage > HEAD_COVERAGE
         if round_enough or head.coverage > SPURRED_COVERAGE:
             found.append((start.coverage, head, up))
