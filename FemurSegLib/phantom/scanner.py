@@ -59,25 +59,25 @@ def scan(hu: torch.Tensor, scanner: Scanner, spacing_mm, generator: torch.Genera
     shape, device = hu.shape, hu.device
     hu = hu.clamp(*HU_RANGE)
     metal = hu > METAL_HU
-    hu = _blur(hu, scanner.blur_mm / spacing_mm[0], axes=(1, 2))
+    hu = blur(hu, scanner.blur_mm / spacing_mm[0], axes=(1, 2))
     if scanner.sharpen:
-        hu = hu + scanner.sharpen * (hu - _blur(hu, 1.2 / spacing_mm[0], axes=(1, 2)))
-    hu = _blur(hu, 0.29 * scanner.slice_mm / spacing_mm[2], axes=(0,))
+        hu = hu + scanner.sharpen * (hu - blur(hu, 1.2 / spacing_mm[0], axes=(1, 2)))
+    hu = blur(hu, 0.29 * scanner.slice_mm / spacing_mm[2], axes=(0,))
     step = max(1.0, scanner.spacing_mm / spacing_mm[2])
     slices = max(2, round((shape[0] - 1) / step) + 1)
-    hu = _resize(hu, (slices, *shape[1:])) if slices < shape[0] else hu
+    hu = resize(hu, (slices, *shape[1:])) if slices < shape[0] else hu
 
     def white(n):
         return torch.randn(n, generator=generator, device=device)
 
-    noise = _blur(white(hu.shape), scanner.grain_mm / spacing_mm[0], axes=(1, 2))
+    noise = blur(white(hu.shape), scanner.grain_mm / spacing_mm[0], axes=(1, 2))
     hu = hu + noise / noise.std().clamp(min=1e-3) * scanner.noise_hu
     if scanner.streak_hu > 1:
-        streak = _blur(_blur(white(hu.shape), 7.0 / spacing_mm[0], axes=(2,)), 0.5 / spacing_mm[1], axes=(1,))
+        streak = blur(blur(white(hu.shape), 7.0 / spacing_mm[0], axes=(2,)), 0.5 / spacing_mm[1], axes=(1,))
         hu = hu + streak / streak.std().clamp(min=1e-3) * scanner.streak_hu * (hu > -400)
-    hu = _resize(hu, shape) if hu.shape != shape else hu
+    hu = resize(hu, shape) if hu.shape != shape else hu
     if scanner.cupping_hu:
-        hu = hu + _resize(white((3, 3, 3)), shape) * scanner.cupping_hu * (hu > -400)
+        hu = hu + resize(white((3, 3, 3)), shape) * scanner.cupping_hu * (hu > -400)
     if metal.any():
         hu = hu + _metal_streaks(metal, spacing_mm, generator)
     return (hu * scanner.gain + scanner.offset_hu * (hu > -400)).clamp(*HU_RANGE)
@@ -95,7 +95,7 @@ def _metal_streaks(metal, spacing_mm, generator) -> torch.Tensor:
     y, x = (j - center_j) * spacing_mm[1], (i - center_i) * spacing_mm[0]
     angle = torch.atan2(y, x) / (2 * np.pi) + 0.5
     rays = torch.randn((slices, 1, 49), generator=generator, device=device)
-    rays = _blur(rays, STREAK_LENGTH_MM / 2 / spacing_mm[2], axes=(0,))
+    rays = blur(rays, STREAK_LENGTH_MM / 2 / spacing_mm[2], axes=(0,))
     rays = rays / rays.std().clamp(min=1e-3)
     rays[..., -1] = rays[..., 0]
     at = torch.stack(
@@ -107,7 +107,7 @@ def _metal_streaks(metal, spacing_mm, generator) -> torch.Tensor:
     return 420 * pattern * torch.exp(-radius / 45) * (amount > 0)[:, None, None] * (~metal)
 
 
-def _blur(volume, sigma: float, axes) -> torch.Tensor:
+def blur(volume, sigma: float, axes) -> torch.Tensor:
     """Gaussian along the given axes of (k, j, i), `sigma` in voxels."""
     if sigma < 0.15:
         return volume
@@ -125,5 +125,6 @@ def _blur(volume, sigma: float, axes) -> torch.Tensor:
     return volume
 
 
-def _resize(volume, shape) -> torch.Tensor:
+def resize(volume, shape) -> torch.Tensor:
+    """Trilinear, (k, j, i) to `shape`; the centres of the outermost voxels stay where they are."""
     return F.interpolate(volume[None, None], size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]

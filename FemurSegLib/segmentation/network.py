@@ -3,7 +3,7 @@
     network = build_network("transunet", patch=(96, 96, 96))
     RECIPES["transunet"].loss           # what its paper trains it with
 
-A network takes (n, 1, k, j, i) of 0..1 and gives (n, 2, k, j, i): background and femur. Importing this page needs
+A network takes (n, 1, k, j, i) of 0..2 and gives (n, 2, k, j, i): background and femur. Importing this page needs
 no torch.
 """
 
@@ -16,7 +16,10 @@ from FemurSegLib.errors import ModelError
 SPACING_MM = (1.0, 1.0, 1.0)
 """Voxels that the network sees (Xie 2025, Table 3: resampled spacing)."""
 WINDOW_HU = (-100.0, 500.0)
-"""Intensities mapped to 0..1 and clipped (Xie 2025, Table 3: normalise intensity range)."""
+"""Intensities mapped to 0..1 (Xie 2025, Table 3: normalise intensity range)."""
+BRIGHTEST_HU = 3000.0
+"""From the end of the window to here: 1..2, then clipped. Xie clips at 500 HU; but the half height of a cortex of
+1500 HU lies above that, so that a blurred bone looks larger than a sharp one, and metal looks like bone."""
 PATCH = (160, 160, 160)
 """Patch of the paper's training (Xie 2025, Table 3)."""
 SIZE_MULTIPLE = 8
@@ -124,9 +127,9 @@ def trained_patch(name: str, tensors) -> tuple[int, int, int] | None:
 
 
 def normalize(hu):
-    """HU (torch tensor, any shape) to the 0..1 that the network sees."""
+    """HU (torch tensor, any shape) to what the network sees: 0..1 over `WINDOW_HU`, 1..2 up to `BRIGHTEST_HU`."""
     low, high = WINDOW_HU
-    return ((hu - low) / (high - low)).clamp(0, 1)
+    return ((hu - low) / (high - low)).clamp(0, 1) + ((hu - high) / (BRIGHTEST_HU - high)).clamp(0, 1)
 
 
 def _segresnet(patch):

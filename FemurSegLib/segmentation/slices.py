@@ -9,7 +9,7 @@ import torch
 def slice_probability(network, image: torch.Tensor, slices: int, step: int = 1, device="cpu") -> np.ndarray:
     """Probability of femur, float32 (k, j, i): the mean of all windows that see a voxel.
 
-    image: (k, j, i), 0..1, at any spacing, which the network is not told. A window holds `slices` whole slices and
+    image: (k, j, i), normalised, any spacing: the network is not told. A window holds `slices` whole slices and
     moves on by `step` (1 in both papers: S - slices + 1 windows for S slices); an image with fewer slices is filled
     up with 0, as is a plane whose sides are no multiple of what the network halves.
     """

@@ -33,7 +33,7 @@ class Mixture:
         return len(self._place)
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (float16, (1, k, j, i), 0..1) and label (uint8, (k, j, i))."""
+        """Image (float16, (1, k, j, i), 0..2) and label (uint8, (k, j, i))."""
         source = self.real if self._is_real[number] else self.phantoms
         image, label = source[int(self._place[number])]
         return image[None].half(), label

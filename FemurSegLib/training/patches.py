@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from FemurSegLib.phantom.anatomy import Anatomy, sample_anatomy
 from FemurSegLib.phantom.paint import Painter
-from FemurSegLib.phantom.scanner import sample_scanner, scan
+from FemurSegLib.phantom.scanner import blur, resize, sample_scanner, scan
 from FemurSegLib.phantom.shapes import Person, feet_for, load_person
 from FemurSegLib.phantom.tissue import IMPLANTS, Tissue, sample_tissue
 from FemurSegLib.segmentation.network import SPACING_MM, normalize
@@ -31,8 +31,12 @@ POOL = 12
 """People kept ready, for 2 * POOL patients."""
 FEMUR_SHARE = 0.65
 """Part of the real patches that lie around a voxel of femur; the others lie anywhere in the CT."""
-METAL_SHARE = 0.3
-"""Part of the painted patients with an implant: more than there are, since streaks are hard to see through."""
+METAL_SHARE = 0.6
+"""Part of the painted patients with an implant: far more than there are, since streaks are hard to see through."""
+COARSE_SHARE = 0.12
+"""Part of the painted patches that are as of a CT with large voxels in all directions, as those that were made
+smaller to be shared."""
+COARSE_MM = (1.2, 3.0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class PhantomSource:
     pool: int = POOL
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (float32 in 0..1) and label (uint8), both of shape (k, j, i)."""
+        """Image (float32 in 0..2) and label (uint8), both of shape (k, j, i)."""
         anatomy, tissue = _patient(self, number // self.per_patient)
         rng = np.random.default_rng([self.seed, 3, number])
         return self._patch(Painter(anatomy, self.device, tissue), rng)
@@ -75,6 +79,8 @@ class PhantomSource:
         generator = torch.Generator(hu.device).manual_seed(int(rng.integers(2**31)))
         hu = scan(hu, sample_scanner(rng), SPACING_MM, generator)
         label = (label > 0).to(torch.uint8)
+        if rng.random() < COARSE_SHARE:
+            hu = coarse(hu, rng.uniform(*COARSE_MM))
         if rng.random() < 0.35:
             cut_away(hu, label, rng, faces=rng.integers(1, 3))
         return normalize(hu), label
@@ -127,6 +133,12 @@ def _interesting_point(anatomy: Anatomy, tissue: Tissue, rng: np.random.Generato
     return leg.knee_mm + (leg.hip_mm - leg.knee_mm) * along + rng.normal(0, 14, 3)
 
 
+def coarse(hu: torch.Tensor, voxel_mm: float) -> torch.Tensor:
+    """HU (k, j, i) on 1 mm as a CT with voxels of about `voxel_mm` shows them, back on 1 mm."""
+    small = resize(blur(hu, 0.29 * voxel_mm, axes=(0, 1, 2)), [max(2, round(n / voxel_mm)) for n in hu.shape])
+    return resize(small, hu.shape)
+
+
 def cut_away(hu: torch.Tensor, label: torch.Tensor, rng: np.random.Generator, faces: int = 1) -> None:
     """The volume ends inside the patch: beyond so many faces there is nothing. Changes both in place."""
     for _ in range(faces):
@@ -155,7 +167,7 @@ class RealSource:
             self._volumes[case] = voxels, label, np.array(ct.grid.spacing_mm), inside
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (float32 in 0..1) and label (uint8 with `IGNORE`), both of shape (k, j, i)."""
+        """Image (float32 in 0..2) and label (uint8 with `IGNORE`), both of shape (k, j, i)."""
         rng = np.random.default_rng([self.seed, number])
         voxels, labels, spacing, inside = self._volumes[self.cases[rng.integers(len(self.cases))]]
         if len(inside) and rng.random() < FEMUR_SHARE:

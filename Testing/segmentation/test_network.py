@@ -69,8 +69,9 @@ def test_the_recipes_are_those_of_the_papers():
         assert recipe.loss in LOSSES and all(n % recipe.size_multiple == 0 for n in recipe.patch), name
 
 
-def test_the_window_of_table_3_becomes_0_to_1():
-    assert normalize(torch.tensor([-1000.0, -100.0, 200.0, 500.0, 3000.0])).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
+def test_the_window_of_table_3_becomes_0_to_1_and_what_is_brighter_1_to_2():
+    hu = torch.tensor([-1000.0, -100.0, 200.0, 500.0, 1750.0, 3000.0, 3071.0])
+    assert normalize(hu).tolist() == [0.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
 
 
 def test_a_network_that_is_not_there_is_named_with_those_that_are():

@@ -7,7 +7,7 @@ from toy_person import keep
 
 from FemurSegLib.training.cases import Case
 from FemurSegLib.training.compartments import CompartmentPatches
-from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan, cut_away
+from FemurSegLib.training.patches import IGNORE, PhantomSource, RealSource, _rescan, coarse, cut_away
 from FemurSegLib.volume import Grid, Volume, write_volume
 
 PATCH = (24, 24, 24)
@@ -24,7 +24,7 @@ def test_real_patches_are_what_the_network_takes(case):
         image, label = source[number]
         assert image.shape == label.shape == PATCH
         assert image.dtype == torch.float32 and label.dtype == torch.uint8
-        assert 0 <= float(image.min()) and float(image.max()) <= 1
+        assert 0 <= float(image.min()) and float(image.max()) <= 2
         seen |= set(label.unique().tolist())
     assert seen == {0, 1, IGNORE}
 
@@ -120,3 +120,14 @@ def test_a_patch_that_is_scanned_again_stays_in_its_place():
     for seed in range(40):
         inside = (_rescan(ball.clone(), np.random.default_rng(seed)) > 0).float()
         assert ((at * inside).sum((1, 2, 3)) / inside.sum()).abs().max() < 0.1, seed
+
+
+@pytest.mark.parametrize("voxel_mm", [1.2, 1.7, 3.0])
+def test_coarse_voxels_keep_place_and_mean_and_lose_detail(voxel_mm):
+    at = torch.stack(torch.meshgrid(*[torch.arange(24.0) - 11.5] * 3, indexing="ij"))
+    ball = torch.where(at.norm(dim=0) < 6, 1000.0, 0.0)
+    seen = coarse(ball, voxel_mm)
+    assert seen.shape == ball.shape
+    assert ((at * seen).sum((1, 2, 3)) / seen.sum()).abs().max() < 1e-2
+    assert seen.mean() == pytest.approx(ball.mean().item(), rel=0.06)
+    assert ((seen > 10) & (seen < 990)).sum() > ((ball > 10) & (ball < 990)).sum()
