@@ -27,9 +27,10 @@ FLEXION_DEG = (15.0, 120.0)
 """Part of the condyles that the sphere and cylinder are fitted to, as the angle of the normal from straight
 down towards the back: the arc on which the tibia turns (Eckhoff 2007 takes 10 to 120)."""
 
-MOST_UNEQUAL, ROUGHEST_MM, ASKEW_DEG = 1.6, 1.5, 15.0
-"""Two knobs with other radii, residuals or a more oblique axis are no condyles (39 exact meshes: at
-most 1.32, 0.67 mm, 7.4)."""
+MOST_UNEQUAL, ROUGHEST_MM, ASKEW_DEG, LARGEST = 2.0, 2.0, 20.0, 0.5
+"""Two knobs with other radii, residuals, a more oblique axis or a larger radius, in widths of the knee, are no condyles.
+39 exact meshes have at most 1.32, 0.67 mm and 7.4 degrees; three with painted spurs of 3 to 4 mm up to 1.80 and 0.77 mm,
+and what does not need the axis is read well from them."""
 GROOVE_MM = 1.0
 """The lowest point of a section from front to back is the mean of what lies about this close to it."""
 
@@ -253,7 +254,7 @@ def condylar_axes(bone: Bone, block, up, medial, posterior, back, width):
         use = patch & part
         start = Sphere(point - radius * posterior, radius)
         fit = fit_sphere(bone.centers_mm[use], normals[use], bone.areas_mm2[use], start, 5.0)
-        if fit.coverage == 0 or not 0.12 * width < fit.radius_mm < 0.42 * width:
+        if fit.coverage == 0 or not 0.12 * width < fit.radius_mm < LARGEST * width:
             return None
         spheres.append(fit)
     between = Line(
