@@ -21,8 +21,8 @@ HEAD_VOTES, HEAD_COVERAGE = 0.38, 0.45
 0.65 to 0.86 fitted; the other end of the bone 0.20 to 0.34 and 0.30 to 0.50. So the votes tell a head from a
 condyle; the fit alone would not, its limit being low for heads that the scan cuts."""
 SPURRED_COVERAGE = 0.62
-"""A head with spurs, or with flecks of the socket in its mask, has fewer votes (0.34 to 0.37), but as much of it fits
-one sphere as of others (0.68 to 0.75; of the other end at most 0.56 in eight bones)."""
+"""A head with spurs, or with flecks of the socket in its mask, has fewer votes (0.34 to 0.37), but as much of it
+fits one sphere as of others (0.68 to 0.75; of the other end at most 0.56 in eight bones)."""
 HEAD_TOLERANCES_MM = (5.0, 3.0)
 """Cut-off of the fit, first to find the sphere, then to narrow it. With 3 mm alone a head with spurs of 5 mm has
 two spheres, 2.4 mm apart, and a turn tells which is found."""

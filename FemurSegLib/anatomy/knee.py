@@ -28,9 +28,9 @@ FLEXION_DEG = (15.0, 120.0)
 down towards the back: the arc on which the tibia turns (Eckhoff 2007 takes 10 to 120)."""
 
 MOST_UNEQUAL, ROUGHEST_MM, ASKEW_DEG, LARGEST = 2.0, 2.0, 20.0, 0.5
-"""Two knobs with other radii, residuals, a more oblique axis or a larger radius, in widths of the knee, are no condyles.
-39 exact meshes have at most 1.32, 0.67 mm and 7.4 degrees; three with painted spurs of 3 to 4 mm up to 1.80 and 0.77 mm,
-and what does not need the axis is read well from them."""
+"""Two knobs with other radii, residuals, a more oblique axis or a larger radius, in widths of the knee, are no
+condyles. 39 exact meshes have at most 1.32, 0.67 mm and 7.4 degrees; three with painted spurs of 3 to 4 mm up to
+1.80 and 0.77 mm, and what does not need the axis is read well from them."""
 GROOVE_MM = 1.0
 """The lowest point of a section from front to back is the mean of what lies about this close to it."""
 
