@@ -53,6 +53,11 @@ class Grid:
         lower, upper = box(lower_kji, upper_kji, self.shape)
         return Grid(tuple(upper - lower), self.spacing_mm, self.lps(lower[::-1]), self.direction)
 
+    def window(self, crop: Grid) -> tuple[slice, ...]:
+        """Slices (k, j, i) of this grid's voxels that a `crop` of it has."""
+        lower = np.rint(self.ijk(crop.origin_mm)).astype(int)[::-1]
+        return tuple(slice(a, a + n) for a, n in zip(lower, crop.shape, strict=True))
+
     def oriented(self) -> Grid:
         """The same voxels, with axes taken in the order and sense nearest to Left, Posterior, Superior."""
         axes, flipped = self.nearest_lps()

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from . import sides
-from .surface import coarse_surface, points_of, triangles_of
+from .surface import coarse_surface, points_of, sums_at_points, triangles_of
 
 if TYPE_CHECKING:
     from vtkmodules.vtkCommonDataModel import vtkPolyData
@@ -141,10 +141,7 @@ def _samples(surface: vtkPolyData, axes, step_mm: float):
     triangles = triangles_of(surface)
     corners = points[triangles]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(
-        [np.bincount(triangles.ravel(), np.repeat(across[:, axis], 3), len(points)) for axis in range(3)],
-        axis=-1,
-    ).astype(np.float32)
+    normals = sums_at_points(across, triangles, len(points)).astype(np.float32)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     front = across[:, 2] > 0
     triangles, corners = triangles[front], corners[front, :, :2]

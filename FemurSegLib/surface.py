@@ -204,9 +204,7 @@ def _with_volume(points: np.ndarray, triangles: np.ndarray, volume_mm3: float, e
         across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         missing = volume_mm3 - np.einsum("ni,ni->", corners[:, 0], across) / 6
         area = np.linalg.norm(across, axis=1).sum() / 2
-        normals = np.stack(
-            [np.bincount(triangles.ravel(), np.repeat(part, 3), len(points)) for part in across.T], axis=-1
-        )
+        normals = sums_at_points(across, triangles, len(points))
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
         points = points + np.where(held, 0, normals) * (missing / max(area, 1e-9))
         points = points.clip(*ends.T)
@@ -233,6 +231,12 @@ def points_of(surface: vtkPolyData) -> np.ndarray:
 def triangles_of(surface: vtkPolyData) -> np.ndarray:
     """(n, 3) indices into `points_of`, counter-clockwise seen from outside."""
     return vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+
+
+def sums_at_points(values: np.ndarray, triangles: np.ndarray, count: int) -> np.ndarray:
+    """(count, 3): at each point the sum of the values (n, 3) of the triangles (n, 3) that meet there. Of the cross
+    products of their edges: the normals of the points, each triangle weighted by its area."""
+    return np.stack([np.bincount(triangles.ravel(), np.repeat(part, 3), count) for part in values.T], axis=-1)
 
 
 def length_mm(surface: vtkPolyData) -> float:

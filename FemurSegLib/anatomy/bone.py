@@ -50,8 +50,7 @@ def largest_surface(labels: np.ndarray, grid: Grid, side: str, pieces: bool = Tr
     pieces: whether there may be several; to look takes as long as the surface. options: those of
     surface.surface_of. Raises InputError if there is no femur.
     """
-    from scipy.ndimage import label
-
+    from FemurSegLib.segmentation.cleanup import largest
     from FemurSegLib.surface import bounds, surface_of
 
     box = bounds(labels, LABELS[side])
@@ -64,9 +63,7 @@ def largest_surface(labels: np.ndarray, grid: Grid, side: str, pieces: bool = Tr
     upper = [min(n, s.stop + 1) for s, n in zip(box, labels.shape, strict=True)]
     mask = labels[tuple(map(slice, lower, upper))] == LABELS[side]
     if pieces:
-        numbers, count = label(mask)
-        if count > 1:
-            mask = numbers == np.argmax(np.bincount(numbers.ravel())[1:]) + 1
+        mask = largest(mask)
     return surface_of(mask.astype(np.uint8), grid.crop(lower, upper), 1, **options)
 
 

@@ -125,6 +125,8 @@ def find_compartments(
         raise InputError("The CT and the mask have different sizes.", "Give the CT that the mask was made from.")
     if method not in METHODS:
         raise InputError(f"There is no method '{method}'.", f"Choose one of: {', '.join(METHODS)}.")
+    if at not in LEVELS:
+        raise InputError(f"There is no level '{at}'.", f"Choose one of: {', '.join(LEVELS)}.")
     hu, mask = Volume(ct, grid).oriented(), Volume(labels, grid).oriented()
     boxes = {side: box for side in SIDES if (box := bounds(mask.voxels, LABELS[side]))}
     if not boxes:

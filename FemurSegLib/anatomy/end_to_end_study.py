@@ -1,10 +1,9 @@
 """Every bar of reading the bone, end to end: `python -m FemurSegLib.anatomy.end_to_end_study --shapes SHAPES`.
 
 Whole femora of people that no weights were trained on are painted and scanned (see painted_femora) in a field of
-view around one femur, so that it is quick. The real engine gets that CT and nothing else:
-finding the femur in both radiographs is part of it, then comes the mask, and it is read as the pipeline reads it,
-compartments by the network (in two steps here, for their labels are compared too). What is said is compared with
-what is exact:
+view around one femur, so that it is quick. The real engine gets that CT and nothing else: finding the femur in both
+radiographs is part of it, then comes the mask, and it is read as the pipeline reads it, compartments by the network
+(in two steps here, for their labels are compared too). What is said is compared with what is exact:
 
 - masks: the painted label of each voxel, and whether it lies within the painted endosteal surface;
 - landmarks and measurements: read from the zero of the painted periosteal distance (marching cubes on the grid of
@@ -121,8 +120,7 @@ def exact_answers(femur: PaintedFemur) -> dict:
     grid, bone = femur.ct.grid, femur.exact_bone()
     landmarks = find_landmarks(bone)
     regions = label_regions(femur.labels, grid, landmarks)
-    lower = np.rint(grid.ijk(regions.grid.origin_mm)).astype(int)[::-1]
-    window = tuple(slice(a, a + n) for a, n in zip(lower, regions.grid.shape, strict=True))
+    window = grid.window(regions.grid)
     whole, cortex = femur.labels[window] > 0, (femur.labels > 0)[window] & ~femur.inside[window]
     answers: dict = {key: m.value for key, m in measure(landmarks).items()}
     answers["head_center"] = landmark_points(landmarks).get("head_center")

@@ -11,6 +11,7 @@ import numpy as np
 
 from FemurSegLib.grid import Grid
 from FemurSegLib.sides import LABELS
+from FemurSegLib.surface import sums_at_points
 
 from .bone import Bone
 from .stability import voxelize
@@ -74,9 +75,7 @@ def with_sliver(mask: np.ndarray, other: np.ndarray, grid: Grid, rng: np.random.
 
 def enlarged(bone: Bone, factor: float) -> Bone:
     """The bone with a layer of even thickness on it, to `factor` times its volume."""
-    normals = np.zeros_like(bone.points_mm)
-    for corner in bone.triangles.T:
-        np.add.at(normals, corner, bone.normals * bone.areas_mm2[:, None])
+    normals = sums_at_points(bone.normals * bone.areas_mm2[:, None], bone.triangles, len(bone.points_mm))
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     layer_mm = (factor - 1) * bone.volume_mm3 / bone.areas_mm2.sum()
     return Bone(bone.points_mm + layer_mm * normals, bone.triangles, bone.side)

@@ -72,13 +72,10 @@ class PaintedFemur:
 
     def exact_bone(self) -> Bone:
         """The largest piece of the periosteal surface: the zero of the exact distance, by marching cubes."""
-        from scipy.ndimage import label
+        from FemurSegLib.segmentation.cleanup import largest
 
         depth = -self.periosteal_mm
-        pieces, count = label(depth > 0)
-        if count > 1:
-            largest = np.argmax(np.bincount(pieces.ravel())[1:]) + 1
-            depth[(pieces > 0) & (pieces != largest)] = depth.min()
+        depth[(depth > 0) & ~largest(depth > 0)] = depth.min()
         spacing = np.array(self.ct.grid.spacing_mm)
         bone = Bone.of_surface(zero_surface(depth, spacing[::-1], (0, 0, 0)), self.side)
         return replace(bone, points_mm=self.ct.grid.lps(bone.points_mm / spacing))

@@ -172,8 +172,7 @@ def _regions(labels, grid, landmarks: Landmarks, ct, compartments, calibration) 
     """{key: {name, volume_ml, mean_hu, density_mg_cm3, cortical_ml, cortical_thickness_mm, reason}}; None where not
     known, as the thickness at first is."""
     regions = label_regions(labels, grid, landmarks)
-    lower = np.rint(grid.ijk(regions.grid.origin_mm)).astype(int)[::-1]
-    window = tuple(slice(a, a + n) for a, n in zip(lower, regions.grid.shape, strict=True))
+    window = grid.window(regions.grid)
     hu = None if ct is None else ct[window]
     bone = labels[window] == LABELS[landmarks.side]
     volumes = region_volumes(regions, landmarks, ct=hu) | {"whole": whole_volume(bone, grid, hu)}

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from FemurSegLib.errors import InputError
 from FemurSegLib.grid import Grid
+from FemurSegLib.surface import sums_at_points
 
 from .bone import Bone
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vtkmodules.vtkCommonDataModel import vtkPolyData
 
     from .compartments import FemurCompartments
@@ -86,6 +90,17 @@ def paint_thickness(surface: vtkPolyData, femur: FemurCompartments) -> Thickness
     return Thickness(values)
 
 
+def read_painted(path: Path) -> vtkPolyData:
+    """A surface as `paint_thickness` leaves it, from its file. Raises InputError where it is missing or damaged."""
+    from FemurSegLib.surfaces.files import read_surface
+
+    surface = read_surface(path)
+    if not surface.GetPointData().HasArray(THICKNESS_ARRAY):
+        words = f"{path.name} does not hold the thickness of the cortex, or is damaged."
+        raise InputError(words, "Run the segmentation again.")
+    return surface
+
+
 def along_normals(bone: Bone, inside: np.ndarray, grid: Grid) -> np.ndarray:
     """(n,) float32: from each point of the bone inwards to where `inside`, (k, j, i) on `grid`, becomes positive.
 
@@ -113,11 +128,7 @@ def along_normals(bone: Bone, inside: np.ndarray, grid: Grid) -> np.ndarray:
 
 def point_normals(bone: Bone) -> np.ndarray:
     """(n, 3) outward unit normals at the points of a bone, averaged as `Bone.smooth_normals`."""
-    total = np.zeros_like(bone.points_mm)
-    for corner in bone.triangles.T:
-        for axis in range(3):
-            weights = bone.smooth_normals[:, axis]
-            total[:, axis] += np.bincount(corner, weights=weights, minlength=len(total))
+    total = sums_at_points(bone.smooth_normals, bone.triangles, len(bone.points_mm))
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from vtkmodules.vtkCommonDataModel import vtkPolyData
 
-from FemurSegLib.surface import points_of, triangles_of
+from FemurSegLib.surface import points_of, sums_at_points, triangles_of
 
 VIEWS = {
     "from the front": ((1, 0, 0), (0, -1, 0)),
@@ -141,9 +141,7 @@ def _picture(points, triangles, colors, frame, pixel_mm: float):
     (left, bottom), (right, top) = seen[:, :2].min(axis=0) - 2, seen[:, :2].max(axis=0) + 2
     corners = seen[triangles]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(  # of the points, so that the light is smooth
-        [np.bincount(triangles.ravel(), np.repeat(part, 3), len(points)) for part in across.T], axis=-1
-    )[triangles].sum(axis=1)
+    normals = sums_at_points(across, triangles, len(points))[triangles].sum(axis=1)  # so that the light is smooth
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     shown = np.flatnonzero(across[:, 2] > 0)
     shown = shown[np.argsort(corners[shown, :, 2].mean(axis=1))]

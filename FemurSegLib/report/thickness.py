@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from FemurSegLib.anatomy.thickness import COLORS, THICKEST_MM, THICKNESS_ARRAY
-from FemurSegLib.errors import InputError
+from FemurSegLib.anatomy.thickness import COLORS, THICKEST_MM, THICKNESS_ARRAY, read_painted
 from FemurSegLib.html_page import inline_png
 from FemurSegLib.result import Result
 from FemurSegLib.sides import DISPLAY_NAMES, SIDES
@@ -58,14 +57,7 @@ def thickness(result: Result, anatomy: dict) -> str:
 def painted_surface(result: Result, side: str):
     """The vtkPolyData of a result that carries the thickness, or None. Raises InputError where it is damaged."""
     path = result.file(f"{side}_thickness")
-    if path is None:
-        return None
-    from FemurSegLib.surfaces.files import read_surface
-
-    surface = read_surface(path)
-    if not surface.GetPointData().HasArray(THICKNESS_ARRAY):
-        raise InputError(f"{path.name} does not hold the thickness of the cortex.", "Run the segmentation again.")
-    return surface
+    return None if path is None else read_painted(path)
 
 
 def _size_mm(surface) -> tuple[float, float]:

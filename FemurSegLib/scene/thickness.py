@@ -9,8 +9,7 @@ import numpy as np
 import slicer
 import vtk
 
-from FemurSegLib.anatomy.thickness import COLORS, THICKEST_MM, THICKNESS_ARRAY
-from FemurSegLib.errors import InputError
+from FemurSegLib.anatomy.thickness import COLORS, THICKEST_MM, THICKNESS_ARRAY, read_painted
 from FemurSegLib.evaluation.painted_bone import UNKNOWN
 from FemurSegLib.sides import DISPLAY_NAMES
 
@@ -49,20 +48,13 @@ def show(run, on: bool) -> None:
 
 
 def _in_ras(path: Path) -> vtk.vtkPolyData:
-    reader = vtk.vtkXMLPolyDataReader()
-    reader.SetFileName(str(path))
-    if not path.is_file():
-        raise InputError(f"{path.name} of the result is missing.", "Run the segmentation again.")
     turn = vtk.vtkTransform()
     turn.Scale(-1, -1, 1)  # half a turn: the triangles keep their sense
     turned = vtk.vtkTransformPolyDataFilter()
     turned.SetTransform(turn)
-    turned.SetInputConnection(reader.GetOutputPort())
+    turned.SetInputData(read_painted(path))
     turned.Update()
-    surface = turned.GetOutput()
-    if not surface.GetNumberOfPolys() or not surface.GetPointData().HasArray(THICKNESS_ARRAY):
-        raise InputError(f"{path.name} of the result is damaged.", "Run the segmentation again.")
-    return surface
+    return turned.GetOutput()
 
 
 def _add_colors(add: Callable):

@@ -18,9 +18,6 @@ from FemurSegLib.errors import InputError
 from FemurSegLib.training import sets
 from FemurSegLib.whole_file import write_text
 
-BEST, LAST = "best.safetensors", "weights.safetensors"
-"""As training/checkpoint.py writes them, which needs torch."""
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -67,13 +64,15 @@ def export_run(run: Path | str, folder: Path | str | None = None, kind: str | No
 
 def trainings_in(run: Path) -> list[Trained]:
     """What a folder, or a file of weights in it, holds of `femurseg train`. Raises InputError."""
+    from FemurSegLib.training.checkpoint import BEST, WEIGHTS
+
     folder = run.parent if run.is_file() else run
     if (folder / "args.yaml").is_file():  # as ultralytics writes it
         return [_detector(folder)]
     views = [_detector(each) for each in sorted(folder.glob("*")) if (each / "args.yaml").is_file()]
     if views:
         return views
-    weights = [path for path in ([run] if run.is_file() else [folder / BEST, folder / LAST]) if path.is_file()]
+    weights = [path for path in ([run] if run.is_file() else [folder / BEST, folder / WEIGHTS]) if path.is_file()]
     if not weights or weights[0].suffix != ".safetensors" or not (folder / "settings.json").is_file():
         raise InputError(f"{run} holds no weights of a training.", "Name a folder that femurseg train wrote to.")
     settings = json.loads((folder / "settings.json").read_text())
