@@ -21,10 +21,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import __version__, progress, sides
+from . import __version__, models, progress, sides
 from .anatomy.command import add_compartment_options, add_spread_option, compartment_options
 from .errors import CancelledError, FemurSegError, InputError, MemoryExhaustedError, kinds
-from .models import add_weights_option
 
 ROOMS = ("training", "evaluation", "phantom", "anatomy", "report", "surfaces")
 HEAVY = ("segmentation.inference", "segmentation.network", "localization.detector")
@@ -79,6 +78,7 @@ def segment(args: argparse.Namespace, report: progress.Listener) -> int:
     check_folder(args.out)
     drawn = _read_regions(args.region) if args.region else None
     method, density = compartment_options(args)
+    models.of_run(args.network, None, args.data_set, drawn is None, method == "network")  # before the CT is read
     report(progress.progress("read"))
     # Loading the networks' libraries takes as long as reading a large CT; both are done at once. Python waits
     # for the thread at exit, so it is never cut off in the middle.
@@ -169,7 +169,7 @@ def _add_segment(commands) -> None:
     parser.add_argument(
         "--network", default="segresnet", metavar="NAME", help="segmentation network; default: segresnet"
     )
-    add_weights_option(parser)
+    models.add_weights_option(parser)
     parser.add_argument(
         "--margin-mm",
         type=_margin,

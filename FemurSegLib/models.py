@@ -130,6 +130,22 @@ def find(
     raise ModelError(words, f"Networks with weights: {known}.")
 
 
+def of_run(
+    network: str,
+    folder: Path | str | None = None,
+    data_set: str | None = None,
+    detectors: bool = True,
+    compartments: bool = False,
+) -> dict[str, Model]:
+    """What a run needs, by kind: the segmenter of a network, and both detectors and the compartment network where
+    they are asked for. Raises ModelError for the first that the set does not have. No file is opened but the table.
+    """
+    wanted = {"segmenter": network}
+    wanted |= dict.fromkeys(DETECTORS) if detectors else {}
+    wanted |= {"compartments": None} if compartments else {}
+    return {kind: find(kind, name, folder, data_set) for kind, name in wanted.items()}
+
+
 def missing(data_set: str, folder: Path | str | None = None) -> list[str]:
     """The kinds of which a set has no weights. Raises ModelError where there is no table."""
     there = {model.kind for model in table(folder).values() if model.data_set == data_set}

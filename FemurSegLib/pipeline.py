@@ -87,11 +87,11 @@ def segment_femurs(
         from FemurSegLib.segmentation.network import build_network, trained_patch
 
         data_set = models.chosen_set(data_set)
-        used = [models.find("segmenter", network, models_folder, data_set)]
-        for kind in models.DETECTORS if regions is None else ():  # what is missing is told before any work
-            models.find(kind, None, models_folder, data_set)
+        # what is missing is told before any work
+        needed = models.of_run(network, models_folder, data_set, detectors=regions is None)
         if anatomy and compartments == "network":
             models.find("compartments", data_set=data_set)
+        used = [needed["segmenter"]]
         tensors = models.load_tensors(used[0].name, models_folder)
         segmenter = build_network(network, trained_patch(network, tensors))
         try:

@@ -46,6 +46,7 @@ def pipeline(monkeypatch):
     fake.segment_femurs = segment_femurs
     monkeypatch.setitem(sys.modules, "FemurSegLib.pipeline", fake)
     monkeypatch.setattr(FemurSegLib, "pipeline", fake, raising=False)
+    monkeypatch.setattr(command.models, "of_run", lambda *needed: {})
     return fake
 
 
@@ -226,6 +227,13 @@ def test_no_ct_is_one_line_on_stderr_and_exit_code_3(pipeline, tmp_path, capfd):
     assert printed.out == ""
     assert printed.err.startswith("femurseg: ") and printed.err.count("\n") == 1 and "nowhere.nii" in printed.err
     assert os.listdir(tmp_path) == []
+
+
+def test_weights_that_are_missing_are_told_before_the_ct_is_read(tmp_path, monkeypatch, capfd):
+    (tmp_path / "models.json").write_text("{}")
+    monkeypatch.setenv("FEMURSEG_MODELS", str(tmp_path))
+    assert run("segment", tmp_path / "nowhere.nii", "--out", tmp_path / "out", "--progress", "none") == 6
+    assert "weights are not complete" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", errors.kinds())
