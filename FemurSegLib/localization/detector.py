@@ -5,8 +5,11 @@
 
 The networks are built from the description inside ultralytics and filled from tensor-only files;
 ultralytics' predictor, which opens pickles and looks for updates, is not used. What the network is given:
-the radiograph's channels in their order, divided by 255, its longer side resized to the size of training,
+the radiograph's channels in their order, divided by 255, its longer side resized to about the size of training,
 centred on the smallest canvas of whole strides, grey (114) around it, as in training.
+
+Each radiograph is looked at several times, a little smaller and larger and in a mirror too, where right is left;
+what the looks agree on is averaged (test-time augmentation).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from FemurSegLib.errors import ModelError
 from FemurSegLib.localization import ultralytics_offline
 from FemurSegLib.localization.detection import Detection, iou
 from FemurSegLib.localization.radiograph import VIEWS, Radiograph
-from FemurSegLib.sides import SIDES
+from FemurSegLib.sides import LEFT, RIGHT, SIDES
 
 __all__ = ["IMAGE_SIZE", "Detection", "Detector", "load_network", "network_name"]
 
@@ -29,13 +32,16 @@ IMAGE_SIZE = 640
 """Of a network whose entry in the table of weights does not name another ("yolov8n-320")."""
 STRIDE = 32
 THREADS = 1
-"""Of the CPU. A picture takes 15 ms with one; several that wait for each other take seconds on a busy machine."""
+"""Of the CPU. A look takes 15 ms with one; several that wait for each other take seconds on a busy machine."""
 GREY = 114
 
 MIN_SCORE = 0.05
 """Weaker boxes are not reported; what counts as a femur is decided where the views are fused."""
 MAX_IOU = 0.6
-"""Of two boxes of a side that overlap more than this, the better one is reported."""
+"""Of two boxes of a side in one look that overlap more than this, the better one is reported; in different looks
+they are the same femur."""
+LOOKS = (0.9, 1.0, 1.1)
+"""Sizes of the looks, in parts of the size of training; each as it is and mirrored."""
 PER_SIDE = 3
 
 
@@ -90,16 +96,48 @@ def load_network(model: models.Model, device: str = "cpu"):
 
 
 def find_boxes(network, image: np.ndarray, size: int) -> list[Detection]:
+    """What all looks of `network` at `image` show, best first; at most `PER_SIDE` of a side.
+
+    A box is the mean of those of the looks that show it, its score the mean of all, 0 where one does not.
+    """
+    looks = [(round(part * size), mirrored) for part in LOOKS for mirrored in (False, True)]
+    seen = [(n, found) for n, way in enumerate(looks) for found in look(network, image, *way)]
+    femora: list[dict[int, Detection]] = []
+    for n, found in sorted(seen, key=lambda one: -one[1].score):
+        for femur in femora:
+            best = next(iter(femur.values()))
+            if best.side == found.side and iou(best.box, found.box) > MAX_IOU:
+                femur.setdefault(n, found)
+                break
+        else:
+            femora.append({n: found})
+    merged = [_mean(list(femur.values()), len(looks)) for femur in femora]
+    merged = sorted((one for one in merged if one.score >= MIN_SCORE), key=lambda one: -one.score)
+    return [one for n, one in enumerate(merged) if sum(m.side == one.side for m in merged[:n]) < PER_SIDE]
+
+
+def _mean(seen: list[Detection], looks: int) -> Detection:
+    box = np.mean([found.box for found in seen], axis=0)
+    return Detection(seen[0].side, sum(found.score for found in seen) / looks, tuple(box.tolist()))
+
+
+def look(network, image: np.ndarray, size: int, mirrored: bool = False) -> list[Detection]:
     """What `network` (images -> (n, 4 + sides, anchors): centre x, y, width, height, probabilities) sees in
-    `image`."""
+    `image` at one size, or in its mirror image."""
     import torch
 
-    canvas, scale, offset = letterbox(image, size)
+    canvas, scale, offset = letterbox(np.ascontiguousarray(image[:, ::-1]) if mirrored else image, size)
     batch = torch.from_numpy(canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255)
     with ultralytics_offline.threads_kept(THREADS), torch.inference_mode():
         output = network(batch.to(next(network.parameters()).device))
     output = output[0] if isinstance(output, (tuple, list)) else output
-    return _detections(output[0].float().cpu().numpy().T, image.shape[:2], scale, offset)
+    found = _detections(output[0].float().cpu().numpy().T, image.shape[:2], scale, offset)
+    return [_unmirrored(one, image.shape[1]) for one in found] if mirrored else found
+
+
+def _unmirrored(found: Detection, columns: int) -> Detection:
+    x0, y0, x1, y1 = found.box
+    return Detection(LEFT if found.side == RIGHT else RIGHT, found.score, (columns - x1, y0, columns - x0, y1))
 
 
 def letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, float], tuple[int, int]]:

@@ -4,8 +4,9 @@
     lower_kji, upper_kji = localization.regions[RIGHT].padded(10, volume.grid)
 
 The coronal view gives a femur's extent along i and k, the axial view along i and j. The axis they share tells
-which boxes belong together and how well the views agree. Two femora lie side by side, so with two of them
-position decides which is the right one; with one alone the detector must be believed.
+which boxes belong together and how well the views agree; where they agree well, the mean of both counts. Two
+femora lie side by side, so with two of them position decides which is the right one; with one alone the detector
+must be believed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ SAME_PLACE = 0.5
 """Boxes show the same femur if this part of the narrower one is shared, along the axis from right to left."""
 MIN_AGREEMENT = 0.5
 """Below this overlap (intersection over union) of the two views' widths, the surgeon is told."""
+GOOD_AGREEMENT = 0.8
+"""From this overlap on, the views' edges differ by chance only, and their mean is better than either."""
 OVERRULED = 0.5
 """The side in the coronal view counts, unless its score is below this part of the axial view's."""
 CUT_PIXELS = 3.0
@@ -72,7 +75,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Localization:
-    """The regions found (0 to 2), all detections they were made from, and what to tell the surgeon."""
+    """The regions found (0 to 2), all detections they were made from, and what to tell the surgeon.
+
+    Detections of one femur in views that agree well (`GOOD_AGREEMENT`) have its edges along the axis they share.
+    """
 
     regions: dict[str, Region]
     detections: dict[str, list[Detection]]
@@ -88,6 +94,7 @@ class _Seen:
     score: float
     extent: dict[str, tuple[float, float]]
     cut: frozenset
+    detection: Detection
     rival: float = 0.0  # score of the other side in the same place
 
     def says(self, side: str) -> float:
@@ -105,13 +112,17 @@ def fuse(coronal: Radiograph, axial: Radiograph, detections: dict[str, list[Dete
     radiographs = {"coronal": coronal, "axial": axial}
     seen = [_distinct(radiographs[view], detections.get(view, [])) for view in VIEWS]
     femora = _pair(*seen)
+    shown = {view: list(detections.get(view, [])) for view in VIEWS}
+    for one, edges in ((one, _edges_i(femur)) for femur in femora if _agree(femur) for one in femur):
+        box = radiographs[one.view].voxels_to_box({**one.extent, "i": edges})
+        shown[one.view][shown[one.view].index(one.detection)] = replace(one.detection, box=box)
     warnings = []
     regions = {}
     for side, femur in _by_side(femora, warnings).items():
         regions[side] = _region(side, femur, coronal, axial)
         warnings += _findings(regions[side])
     warnings += _missing(regions, coronal.grid)
-    return Localization(regions, {view: list(detections.get(view, [])) for view in VIEWS}, warnings)
+    return Localization(regions, shown, warnings)
 
 
 def drawn_regions(drawn: dict[str, dict], grid) -> dict[str, Region]:
@@ -186,6 +197,7 @@ def _see(radiograph: Radiograph, detection: Detection) -> _Seen | None:
         score=float(detection.score),
         extent=radiograph.box_to_voxels((x0, y0, x1, y1)),
         cut=frozenset(face for face, gap in gaps.items() if gap <= CUT_PIXELS),
+        detection=detection,
     )
 
 
@@ -214,6 +226,16 @@ def _pair(coronal: list[_Seen], axial: list[_Seen]) -> list[list[_Seen]]:
             femora.append([seen])
     femora.sort(key=lambda femur: (-len(femur), -_score(femur)))
     return sorted(femora[:2], key=lambda femur: sum(sum(s.extent["i"]) for s in femur) / len(femur))
+
+
+def _agree(femur: list[_Seen]) -> bool:
+    return len(femur) == 2 and _overlap(*femur)[1] >= GOOD_AGREEMENT
+
+
+def _edges_i(femur: list[_Seen]) -> tuple[float, float]:
+    """Along i: the mean of views that agree, else what holds all that any view shows."""
+    lower, upper = np.array([seen.extent["i"] for seen in femur]).T
+    return (lower.mean(), upper.mean()) if _agree(femur) else (lower.min(), upper.max())
 
 
 def _said(femur: list[_Seen], side: str) -> float:
@@ -248,12 +270,12 @@ def _by_side(femora: list[list[_Seen]], warnings: list[Finding]) -> dict[str, li
 
 
 def _region(side: str, femur: list[_Seen], coronal: Radiograph, axial: Radiograph) -> Region:
-    """The smallest region that holds what every view shows; an axis that no view shows is taken whole."""
+    """The region of what the views show; an axis that no view shows is taken whole."""
     unseen = {"j": coronal.ray, "k": axial.ray}
     extent = {axis: (first - 0.5, last - 0.5) for axis, (first, last) in unseen.items()}
     for seen in femur:
         extent.update(seen.extent)
-    extent["i"] = min(s.extent["i"][0] for s in femur), max(s.extent["i"][1] for s in femur)
+    extent["i"] = _edges_i(femur)
     cut = frozenset().union(*(s.cut for s in femur))
     return Region(
         side=side,

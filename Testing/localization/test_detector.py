@@ -10,7 +10,7 @@ import torch
 from FemurSegLib import models
 from FemurSegLib.errors import ModelError
 from FemurSegLib.localization import detector as module
-from FemurSegLib.localization.detector import Detector, find_boxes, image_size, letterbox
+from FemurSegLib.localization.detector import Detector, find_boxes, image_size, letterbox, look
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.localization.region import slices_of_femora
 from FemurSegLib.sides import LEFT, RIGHT, SIDES
@@ -48,7 +48,7 @@ def _volume_with_a_block(low_kji, high_kji, shape=(120, 60, 90), spacing_mm=(1.5
 def test_a_box_of_the_network_lands_on_the_voxels_it_was_seen_on(make, axes, size):
     low, high = (20, 10, 30), (90, 40, 60)
     radiograph = make(_volume_with_a_block(low, high))
-    (found,) = find_boxes(FakeNetwork(RIGHT), radiograph.image, size)
+    (found,) = look(FakeNetwork(RIGHT), radiograph.image, size)
     edges = radiograph.box_to_voxels(found.box)
     pixels = 640 / size * max(radiograph.pixel_mm) / np.array(radiograph.grid.spacing_mm)
     pixel = dict(zip("ijk", pixels, strict=True))
@@ -61,7 +61,7 @@ def test_a_box_of_the_network_lands_on_the_voxels_it_was_seen_on(make, axes, siz
 def test_a_box_beyond_the_picture_is_held_to_it():
     radiograph = coronal_radiograph(_volume_with_a_block((0, 10, 0), (120, 40, 90)))
     network = FakeNetwork(LEFT, more=[((1, 1, 3, 3), (0.0, 0.8))])
-    boxes = [d.box for d in find_boxes(network, radiograph.image, 320)]
+    boxes = [d.box for d in look(network, radiograph.image, 320)]
     rows, columns = radiograph.image.shape[:2]
     assert boxes[0] == pytest.approx((0, 0, columns, rows), abs=1)
     assert boxes == boxes[:1], "the second is the same box once it is held to the picture"
@@ -71,8 +71,46 @@ def test_weak_and_double_boxes_are_left_out_and_the_other_side_is_kept():
     radiograph = coronal_radiograph(_volume_with_a_block((20, 10, 30), (90, 40, 60)))
     same, away = (1, 1, 1, 1), (1, 0.3, 1, 0.2)
     network = FakeNetwork(RIGHT, 0.7, more=[(same, (0.6, 0.5)), (away, (0.3, 0.0)), (away, (0.0, 0.01))])
-    found = [(d.side, round(d.score, 2)) for d in find_boxes(network, radiograph.image, 320)]
+    found = [(d.side, round(d.score, 2)) for d in look(network, radiograph.image, 320)]
     assert found == [(RIGHT, 0.7), (LEFT, 0.5), (RIGHT, 0.3)]
+
+
+class Leaning(FakeNetwork):
+    """Knows the side by where the bone lies, and sees it `lean` pixels too far to the right; blind where `sees`
+    (of the canvas) says so."""
+
+    def __init__(self, lean=0.0, sees=lambda canvas: True):
+        super().__init__(RIGHT)
+        self.lean, self.sees = lean, sees
+
+    def forward(self, batch):
+        columns = torch.where(batch[0, 1] > 0.6)[1].float()
+        self.side = RIGHT if columns.mean() < batch.shape[3] / 2 else LEFT
+        self.score = 0.9 if self.sees(batch[0]) else 0.0
+        out, rest = super().forward(batch)
+        out[:, 0] += self.lean
+        return out, rest
+
+
+@pytest.mark.parametrize("low, high, side", [(10, 35, RIGHT), (55, 80, LEFT)])
+def test_what_leans_to_one_side_is_put_right_by_the_mirror(low, high, side):
+    radiograph = coronal_radiograph(_volume_with_a_block((20, 10, low), (90, 40, high)))
+    (found,) = find_boxes(Leaning(lean=3.0), radiograph.image, 320)
+    assert (found.side, found.score) == (side, pytest.approx(0.9))
+    assert radiograph.box_to_voxels(found.box)["i"] == pytest.approx((low - 0.5, high - 0.5), abs=1.2)
+    (one,) = look(Leaning(lean=3.0), radiograph.image, 320)
+    assert radiograph.box_to_voxels(one.box)["i"][0] > low + 1.2, "one look alone is wrong"
+
+
+def test_a_femur_that_some_looks_show_is_reported_with_their_part_of_the_score():
+    radiograph = coronal_radiograph(_volume_with_a_block((20, 10, 10), (90, 40, 35)))
+
+    def in_the_mirror(canvas):
+        return torch.where(canvas[1] > 0.6)[1].float().mean() > canvas.shape[2] / 2
+
+    (found,) = find_boxes(Leaning(sees=in_the_mirror), radiograph.image, 320)
+    assert (found.side, found.score) == (RIGHT, pytest.approx(0.45))
+    assert find_boxes(Leaning(sees=lambda canvas: False), radiograph.image, 320) == []
 
 
 def test_the_picture_fills_the_canvas_on_its_longer_side_and_grey_is_around_it():

@@ -82,10 +82,23 @@ def test_the_order_of_detections_does_not_matter():
     assert all(r.regions == results[0].regions and r.warnings == results[0].warnings for r in results)
 
 
-def test_the_shared_axis_holds_both_views_and_their_overlap_is_the_agreement():
-    found = both([seen(CORONAL, RIGHT)], [seen(AXIAL, RIGHT, shift=10)])
-    is_at(found.regions[RIGHT], RIGHT, i=(39.5, 139.5))
-    assert found.regions[RIGHT].agreement == pytest.approx(80 / 100)
+def test_views_that_agree_share_the_mean_of_their_edges_and_their_overlap_is_the_agreement():
+    detections = {"coronal": [seen(CORONAL, RIGHT), seen(CORONAL, LEFT)], "axial": [seen(AXIAL, RIGHT, shift=8)]}
+    found = fuse(CORONAL, AXIAL, detections)
+    is_at(found.regions[RIGHT], RIGHT, i=(43.5, 133.5))
+    assert found.regions[RIGHT].agreement == pytest.approx(82 / 98)
+    right, left = found.detections["coronal"]
+    assert CORONAL.box_to_voxels(right.box)["i"] == pytest.approx((43.5, 133.5))
+    assert CORONAL.box_to_voxels(right.box)["k"] == pytest.approx(FEMUR[RIGHT]["k"])
+    assert AXIAL.box_to_voxels(found.detections["axial"][0].box)["i"] == pytest.approx((43.5, 133.5))
+    assert left == detections["coronal"][1] and detections["coronal"][0] == seen(CORONAL, RIGHT)
+
+
+def test_views_that_agree_less_give_a_region_that_holds_both_and_stay_as_they_are():
+    detections = {"coronal": [seen(CORONAL, RIGHT)], "axial": [seen(AXIAL, RIGHT, shift=20)]}
+    found = fuse(CORONAL, AXIAL, detections)
+    is_at(found.regions[RIGHT], RIGHT, i=(39.5, 149.5))
+    assert found.detections == detections
 
 
 def test_poor_agreement_is_told():
