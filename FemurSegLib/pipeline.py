@@ -36,10 +36,9 @@ if TYPE_CHECKING:
 
 MARGIN_MM = 12.0
 """Added around a region before it is segmented."""
-WIDEN_MM = (30.0, 60.0, 30.0)
-"""A region whose mask runs into its edge, where the scan goes on, is widened there by this (along k, j, i), and
-tried again. Front to back by more: one view alone sees that extent, and boxes of bent legs are short there."""
 ATTEMPTS = 3
+"""At most. A region whose mask runs into its edge, where the scan goes on, is widened as far as the bone goes on
+(segmentation/reach.py), and tried again: the second box is nearly always wide enough."""
 SMALLEST_ML = 1.5
 """Less than this is not called a femur."""
 SECOND_PART = 0.1
@@ -209,34 +208,33 @@ def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: lis
 @dataclass(frozen=True)
 class _Mask:
     """A femur: bool `voxels` (k, j, i) of the box `place` (a range an axis) of the oriented volume; `body`: what
-    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends; `kept`: the part of
-    the box that it may fill."""
+    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends."""
 
     voxels: np.ndarray
     place: tuple[tuple[int, int], ...]
     body: Body
     complete: bool
-    kept: tuple[slice, ...] = (slice(None),) * 3
 
     def probability(self) -> np.ndarray:
         """Of this one body, holes filled, on the voxels of the box: float32 (k, j, i)."""
         from FemurSegLib.segmentation.inference import to_shape
 
-        return _only(to_shape(self.body.field, self.voxels.shape), self.kept)
+        return to_shape(self.body.field, self.voxels.shape)
 
 
 def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool, runner, report):
     """The _Mask of one femur, or None where there is none.
 
     confined: nothing outside the region is femur, whatever the network says. Pieces are told apart on the network's
-    grid of 1 mm, then the probability goes back to the voxels of the CT. A mask that runs into the edge of every
-    wider box has most likely gone over into another bone: then it ends where the first box did, but front and back.
+    grid of 1 mm, then the probability goes back to the voxels of the CT. A mask that does not end within reach
+    beyond a face of its box has most likely gone over into another bone: then it ends where the box does.
     """
     from FemurSegLib.segmentation.cleanup import largest, one_body
     from FemurSegLib.segmentation.inference import to_shape
+    from FemurSegLib.segmentation.reach import beyond
 
     spacing_kji = np.array(oriented.grid.spacing_mm[::-1])
-    first = grown = tuple(np.array(edge) for edge in region.padded(margin_mm, oriented.grid))
+    grown = tuple(np.array(edge) for edge in region.padded(margin_mm, oriented.grid))
     for attempt in range(ATTEMPTS):
         lower, upper = grown
         crop = oriented.crop(tuple(lower), tuple(upper))
@@ -247,16 +245,16 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
         voxel_ml = np.prod(crop.grid.shape * spacing_kji) / probability.size / 1000
         if body is None or body.mask.sum() * voxel_ml < SMALLEST_ML:
             return None
-        grown = _widened(body.mask, lower, upper, oriented.grid.shape, spacing_kji)
-        complete = confined or np.array_equal(grown, (lower, upper))
-        if complete:
+        if confined:
+            complete = True
             break
-    kept = [slice(None)] * 3
-    if not complete:
-        for axis in (0, 2):
-            kept[axis] = slice(first[0][axis] - lower[axis], first[1][axis] - lower[axis])
-    voxels = largest(_only(to_shape(body.field, crop.grid.shape) > 0.5, kept))
-    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete, tuple(kept))
+        *grown, endless = beyond(oriented, body.mask, lower, upper, runner.probability, margin_mm)
+        ends_here = np.array_equal(grown, (lower, upper))
+        complete = ends_here and not endless
+        if ends_here:
+            break
+    voxels = largest(to_shape(body.field, crop.grid.shape) > 0.5)
+    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete)
 
 
 def _only(values: np.ndarray, part) -> np.ndarray:
@@ -281,17 +279,6 @@ def _belonging(shape, lower, upper, region: Region, others) -> np.ndarray:
         weight[_inside(other, shape, lower, upper)] = -1.0
     weight[_inside(region, shape, lower, upper)] = 1.0
     return weight
-
-
-def _widened(mask, lower, upper, shape, spacing_kji):
-    lower, upper = lower.copy(), upper.copy()
-    for axis in range(3):
-        step = int(np.ceil(WIDEN_MM[axis] / spacing_kji[axis]))
-        if lower[axis] > 0 and mask.take(0, axis).any():
-            lower[axis] = max(0, lower[axis] - step)
-        if upper[axis] < shape[axis] and mask.take(-1, axis).any():
-            upper[axis] = min(shape[axis], upper[axis] + step)
-    return lower, upper
 
 
 def _enter(labels, mask: _Mask | None, side) -> Finding | None:

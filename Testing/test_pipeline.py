@@ -21,7 +21,7 @@ from FemurSegLib.localization import detector  # noqa: E402
 from FemurSegLib.localization.detection import Detection  # noqa: E402
 from FemurSegLib.localization.region import Region, drawn_regions  # noqa: E402
 from FemurSegLib.result import read_result, write_result  # noqa: E402
-from FemurSegLib.segmentation import confidence  # noqa: E402
+from FemurSegLib.segmentation import confidence, inference  # noqa: E402
 from FemurSegLib.segmentation import network as networks  # noqa: E402
 from FemurSegLib.segmentation.cleanup import Body  # noqa: E402
 from FemurSegLib.sides import LEFT, RIGHT  # noqa: E402
@@ -166,6 +166,27 @@ def test_a_region_that_is_too_small_is_widened_until_it_holds_the_bone(run):
     boxes = [(side, edges(side, short), 0.9) for side in (RIGHT, LEFT)]
     result = run(Volume(hu, GRID), {"coronal": boxes, "axial": boxes}, margin_mm=3.0)
     assert np.array_equal(result.labels, labels)
+
+
+def test_a_box_that_is_short_front_to_back_is_widened_once_as_far_as_the_bone_goes(run, monkeypatch):
+    deep = Grid((36, 100, 48), (1.5, 1.5, 3.0), (0, 0, 0), np.eye(3))
+    k, _, i = BONE[RIGHT]
+    ranges = {RIGHT: (k, (8, 90), i)}
+    hu, labels = bones(deep, ranges)
+    given, probability = [], inference.Runner.probability
+
+    def counted(self, crop, *more):
+        given.append(crop.grid.shape[1])
+        return probability(self, crop, *more)
+
+    monkeypatch.setattr(inference.Runner, "probability", counted)
+    short = edges(RIGHT, {RIGHT: (k, (78, 90), i)})
+    result = run(Volume(hu, deep), {view: [(RIGHT, short, 0.9)] for view in ("coronal", "axial")}, margin_mm=6.0)
+    assert np.array_equal(result.labels, labels)
+    first, *looks, last = given
+    assert first == 12 + 2 * 4 and 90 <= last <= 92, "the whole box twice: as it was seen, and as it has to be"
+    assert len(looks) == 2, "of 60 mm each"
+    assert not [f for f in result.findings if f.code == "femur_incomplete"]
 
 
 def test_a_region_that_reaches_over_the_other_femur_keeps_its_own(run):
