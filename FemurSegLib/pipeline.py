@@ -208,12 +208,14 @@ def _localize(oriented: Volume, regions, clock: _Clock, models_folder, used: lis
 @dataclass(frozen=True)
 class _Mask:
     """A femur: bool `voxels` (k, j, i) of the box `place` (a range an axis) of the oriented volume; `body`: what
-    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends."""
+    the clean-up saw; `complete`: whether it ends before the box does, or where the scan ends; `metal_mm`: the LPS z
+    between which metal lies in or near it, None where none does."""
 
     voxels: np.ndarray
     place: tuple[tuple[int, int], ...]
     body: Body
     complete: bool
+    metal_mm: tuple[float, float] | None = None
 
     def probability(self) -> np.ndarray:
         """Of this one body, holes filled, on the voxels of the box: float32 (k, j, i)."""
@@ -231,6 +233,7 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
     """
     from FemurSegLib.segmentation.cleanup import largest, one_body
     from FemurSegLib.segmentation.inference import to_shape
+    from FemurSegLib.segmentation.metal import metal_in, slices_with_metal, without_metal_beside
     from FemurSegLib.segmentation.reach import beyond
 
     spacing_kji = np.array(oriented.grid.spacing_mm[::-1])
@@ -241,6 +244,9 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
         probability = runner.probability(crop, lambda part, done=attempt: report((done + part) / (done + 1)))
         if confined:
             probability = _only(probability, _inside(region, probability.shape, lower, upper))
+        metal = metal_in(crop)
+        if metal is not None:
+            probability = without_metal_beside(probability, metal)
         body = one_body(probability, _belonging(probability.shape, lower, upper, region, others))
         voxel_ml = np.prod(crop.grid.shape * spacing_kji) / probability.size / 1000
         if body is None or body.mask.sum() * voxel_ml < SMALLEST_ML:
@@ -254,7 +260,8 @@ def _segment(oriented: Volume, region: Region, others, margin_mm, confined: bool
         if ends_here:
             break
     voxels = largest(to_shape(body.field, crop.grid.shape) > 0.5)
-    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete)
+    metal_mm = None if metal is None else slices_with_metal(body.mask, metal, crop.grid)
+    return _Mask(voxels, tuple(zip(lower, upper, strict=True)), body, complete, metal_mm)
 
 
 def _only(values: np.ndarray, part) -> np.ndarray:
@@ -322,6 +329,11 @@ def _about_mask(side: str, mask: _Mask, cut) -> list[Finding]:
     name, found = DISPLAY_NAMES[side].lower(), []
     if cut:
         found.append(Finding("femur_cut", f"The {name} is cut by the edge of the scan ({', '.join(cut)}).", side))
+    if mask.metal_mm:
+        low, high = mask.metal_mm
+        words = f"There is metal in or beside the {name} from S {low:.0f} to {high:.0f} mm: "
+        words += "its streaks may hide the edge of the bone; check these slices."
+        found.append(Finding("metal", words, side))
     if not mask.complete:
         words = f"The {name} ran into the edge of every box it was looked for in, and was cut off; draw its box."
         found.append(Finding("femur_incomplete", words, side))

@@ -21,7 +21,7 @@ from FemurSegLib.localization import detector  # noqa: E402
 from FemurSegLib.localization.detection import Detection  # noqa: E402
 from FemurSegLib.localization.region import Region, drawn_regions  # noqa: E402
 from FemurSegLib.result import read_result, write_result  # noqa: E402
-from FemurSegLib.segmentation import confidence, inference  # noqa: E402
+from FemurSegLib.segmentation import confidence, inference, metal  # noqa: E402
 from FemurSegLib.segmentation import network as networks  # noqa: E402
 from FemurSegLib.segmentation.cleanup import Body  # noqa: E402
 from FemurSegLib.sides import LEFT, RIGHT  # noqa: E402
@@ -209,6 +209,32 @@ def test_femora_that_touch_are_parted_where_their_boxes_meet(run, border):
     assert np.mean(result.labels[labels > 0] == labels[labels > 0]) > 0.95
     assert not (result.labels[labels == 0]).any()
     assert {f.side for f in result.findings if f.code == "femora_joined"} == {RIGHT, LEFT}
+
+
+def test_a_plate_beside_a_femur_is_no_femur_and_its_slices_are_told(run):
+    hu, labels = bones()
+    plain = run(Volume(hu, GRID), both(grow=2.0))
+    hu[10:26, 14:18, 5:8] = 3000  # it touches the right one, toward the patient's right
+    result = run(Volume(hu, GRID), both(grow=2.0))
+    outside = (labels == 0) & (result.labels > 0)
+    assert outside.sum() < 16, "the plate has 192 voxels"
+    assert (result.labels[labels == 1] == 1).mean() > 0.95
+    assert np.array_equal(result.labels == 2, plain.labels == 2), "the other femur is as it was"
+    told = [f for f in result.findings if f.code == "metal"]
+    assert [f.side for f in told] == [RIGHT] and "from S 128 to 177 mm" in told[0].message
+
+
+def test_nothing_is_done_about_metal_where_there_is_none(run, monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("a CT without metal was changed")
+
+    monkeypatch.setattr(metal, "without_metal_beside", forbidden)
+    hu, labels = bones()
+    result = run(Volume(hu, GRID), both())
+    assert np.array_equal(result.labels, labels) and "metal" not in {f.code for f in result.findings}
+    hu[10:26, 14:18, 9:12] = 3000
+    with pytest.raises(AssertionError, match="was changed"):
+        run(Volume(hu, GRID), both())
 
 
 def test_a_mask_too_small_for_the_voxels_of_the_ct_is_no_femur():
