@@ -215,10 +215,24 @@ class Bone:
 
     def section(self, point_mm: np.ndarray, normal: np.ndarray) -> list[Loop]:
         """Closed curves where a plane cuts the surface, the largest first. Holes have a negative area."""
+        loops = [_loop(segments, normal) for segments in self._cut((self.points_mm - point_mm) @ normal)]
+        return sorted(loops, key=lambda loop: -loop.area_mm2)
+
+    def on_sphere(self, center_mm: np.ndarray, radius_mm: float) -> list[np.ndarray]:
+        """Vector areas (3,), mm2, of the parts of a sphere that lie in the bone, the largest first: each points
+        from the sphere's centre to the middle of its part. It is half the integral of r x dr along the part's edge,
+        as for every surface with that edge (Stokes' theorem)."""
+        height = np.linalg.norm(self.points_mm - center_mm, axis=1) - radius_mm
+        cuts = [segments - center_mm for segments in self._cut(height)]
+        parts = [0.5 * np.cross(s[:, 0], s[:, 1]).sum(axis=0) for s in cuts]
+        return sorted(parts, key=lambda part: -np.linalg.norm(part))
+
+    def _cut(self, height: np.ndarray) -> list[np.ndarray]:
+        """Segments (n, 2, 3) of each closed curve where a function of the points (n,) is zero, all walked in one
+        sense: seen from where it is positive the bone lies on their left."""
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
-        height = (self.points_mm - point_mm) @ normal
         above = height > 0
         first, second, third = (above[corner] for corner in self._corner_ids)
         cutting = self.triangles[(first != second) | (second != third)]
@@ -242,8 +256,7 @@ class Bone:
         graph = coo_matrix((np.ones(len(nodes)), nodes.T), shape=(size, size))
         number, labels = connected_components(graph, directed=False)
         of_segment = labels[nodes[:, 0]]
-        loops = [_loop(segments[of_segment == each], normal) for each in range(number)]
-        return sorted(loops, key=lambda loop: -loop.area_mm2)
+        return [segments[of_segment == each] for each in range(number)]
 
 
 def _loop(segments: np.ndarray, normal: np.ndarray) -> Loop:

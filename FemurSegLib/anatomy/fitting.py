@@ -62,31 +62,46 @@ def fit_line(points_mm: np.ndarray, along: np.ndarray) -> Line:
     return Line(center, direction * np.sign(direction @ along))
 
 
-def fit_sphere(points, normals, areas, start: Sphere, tolerance_mm: float, angle_deg: float = 25.0) -> Sphere:
+def fit_sphere(
+    points,
+    normals,
+    areas,
+    start: Sphere,
+    tolerance_mm: float,
+    angle_deg: float = 25.0,
+    *,
+    fade_deg: float = 0.0,
+    narrowest_mm: float = 0.0,
+) -> Sphere:
     """Sphere through the surface elements that lie near it and face away from its centre.
 
     Iterated geometric least squares, weighted by area and Tukey's biweight, so that a fovea, a rim of
     osteophytes or the beginning of a neck do not pull. points, normals (n, 3), areas (n,); `tolerance_mm`
-    is where elements are cut off at first; the facing may be off by `angle_deg`.
+    is where elements are cut off at first; later at Tukey's multiple of their spread, but never below
+    `narrowest_mm`. The facing may be off by `angle_deg`, and over `fade_deg` more its weight fades.
     Returns a sphere of coverage 0 where nothing fits.
     """
     center, radius, limit = np.array(start.center_mm, float), float(start.radius_mm), float(tolerance_mm)
-    facing = np.cos(np.radians(angle_deg))
+    facing = np.cos(np.radians(angle_deg + fade_deg))
     spread = limit / TUKEY
     for step in range(40):
         arm = points - center
         distance = np.linalg.norm(arm, axis=1)
         outward = arm / np.maximum(distance, 1e-9)[:, None]
         off = distance - radius
-        used = (np.abs(off) < limit) & (np.einsum("ij,ij->i", outward, normals) > facing)
+        toward = np.einsum("ij,ij->i", outward, normals)
+        used = (np.abs(off) < limit) & (toward > facing)
         if used.sum() < 12:
             return Sphere(center, radius, np.inf, 0.0)
         weight = areas[used] * (1 - (off[used] / limit) ** 2) ** 2
+        if fade_deg:
+            away = np.degrees(np.arccos(np.minimum(toward[used], 1.0)))
+            weight *= np.clip((angle_deg + fade_deg - away) / fade_deg, 0, 1)
         jacobian = np.c_[-outward[used], -np.ones(used.sum())]
         change = _solve(jacobian, -off[used], weight)
         center, radius = center + change[:3], radius + change[3]
         spread = max(1.4826 * _weighted_median(np.abs(off[used]), areas[used]), SMALLEST_SPREAD_MM)
-        limit = max(min(limit, TUKEY * spread), 0.7 * limit)
+        limit = max(min(limit, TUKEY * spread), 0.7 * limit, narrowest_mm)
         if step > 8 and np.abs(change).max() < 1e-4:
             break
     residual = float(np.sqrt((weight * off[used] ** 2).sum() / weight.sum()))

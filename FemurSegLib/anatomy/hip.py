@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bone import Bone
-from .fitting import Line, Sphere, across, fit_line, fit_sphere, unit, vote_sphere
+from .fitting import Line, Sphere, across, fit_line, fit_sphere, perpendiculars, unit, vote_sphere
 
 HEAD_RADII_MM = np.arange(16.0, 33.0)
 HEAD_END_MM = 75.0
@@ -24,17 +24,40 @@ SPURRED_COVERAGE = 0.62
 """A head with spurs, or with flecks of the socket in its mask, has fewer votes (0.34 to 0.37), but as much of it
 fits one sphere as of others (0.68 to 0.75; of the other end at most 0.56 in eight bones)."""
 HEAD_TOLERANCES_MM = (5.0, 3.0)
-"""Cut-off of the fit, first to find the sphere, then to narrow it. With 3 mm alone a head with spurs of 5 mm has
-two spheres, 2.4 mm apart, and a turn tells which is found."""
+"""Cut-off of the fits that tell a head from what is none, first to find the sphere, then to narrow it."""
+HEAD_CUTOFF_MM, HEAD_FACING_DEG, HEAD_FADE_DEG = 6.0, 25.0, 20.0
+"""Of the fit that places the head, kept so wide to its end. A head is no sphere: of painted ones a fifth of the
+surface lay more than 2 mm off. A cut-off that follows the spread then takes such a part in or leaves it out as
+the mask has it: centres of the same mask turned were up to 0.7 mm apart, and 0.1 mm with this one."""
 SHAFT_WINDOW = (1.75, 3.75)
 """Heights below the head's centre, in head diameters, of the sections that give the proximal shaft axis: from
 below the lesser trochanter to about the isthmus of the canal."""
 SHORTEST_WINDOW = 0.75
 SECTIONS = 25
-NECK_WINDOW = np.linspace(0.9, 1.2, 7)
-"""Distances from the head's centre, in head radii, of the sections that give the neck axis: the narrowest part
-of the neck (smallest section at 0.9 to 1.2 radii in 33 bones); from 1.3 on, some sections run into the greater
-trochanter."""
+NECK_SPHERES = np.linspace(1.15, 1.4, 6)
+"""Radii, in those of the head, of spheres about its centre; the one with the least bone on it gives the way to the
+neck. They pass below the greater trochanter where a plane across the neck runs into it."""
+NECK_OFFSETS, NECK_TILT = (0.7, 1.45), np.tan(np.radians(35.0))
+"""Where the neck's smallest section is looked for: distance from the head's centre, in its radii, and slope against
+that way."""
+NECK_MIDDLE, NECK_PREFERENCE = 1.0, 0.1
+"""Of sections nearly alike one about so many radii from the head's centre is taken: half a radius farther counts as
+2.5 % larger. Else the place of it along an even neck would be a matter of noise."""
+NECK_ASIDE = 0.6
+"""The centroid of a neck's section is at most so many radii from the way to the neck."""
+NECK_BREADTHS = (0.12, 0.85)
+"""Area of the smallest section, as a part of the head's great circle: a smaller one is none of the neck's, with a
+larger one there is no neck."""
+FALL_DEG, FALL_STEP = 15.0, 0.1
+"""Slope of the sections, and distance between them in head radii, from which the direction is found across which
+the neck's sections are smallest."""
+TROCHANTER_JUMP = 1.12
+"""A section so much larger than a cylinder's of this slope has run into the trochanter."""
+FALL_COUNT, FALL_RESIDUAL, FALL_CURVATURE = 18, 0.02, 0.4
+"""The second neck axis is not said where fewer of the 27 sections are the neck's, where their areas (as a share)
+are farther from a quadratic (root mean square; a cylinder's grow by 0.035), or hardly grow (a cylinder's: 1)."""
+TROCHANTER_BEYOND = 1.2
+"""The greater trochanter lies beyond so many radii of the head along the neck axis."""
 CAP_MM = 1.0
 """A tip is the centroid of the surface within this of the most prominent point: less noisy than one vertex."""
 TROCHANTER_CAP_MM = 2.5
@@ -49,10 +72,13 @@ class Hip:
       2018, J Biomech 80:171).
     shaft: proximal anatomical axis, pointing up: line fitted to the centroids of sections (`SHAFT_WINDOW`), as Kai
       et al. 2014 find the axis of a shaft.
-    neck: neck axis, from the neck's centre (`neck.point_mm`, the mean centroid of the sections across the
-      narrowest part, `NECK_WINDOW`, perpendicular to the axis itself) to the head's centre.
-    neck_by_sections: the same by the other method, the line through those centroids, which need not meet the
-      head's centre.
+    neck: neck axis, from the neck's centre (`neck.point_mm`, the centroid of its smallest section) to the head's
+      centre. Of all planes across the neck that one is taken whose section is smallest, as Fischer et al. 2020 (Sci
+      Rep 10:20859) take that of the least perimeter: it turns away from the greater trochanter, and a start or a
+      pose plays no part in it.
+    neck_by_sections: the same by the other method, across the sections: the direction in which they are smallest,
+      by a quadratic fitted to the areas of sections of many slopes (`FALL_DEG`); it need not meet the head's
+      centre. None where they have no clear minimum, as beside a trochanter that reaches over the neck.
     neck_area_mm2: of the smallest section. medial, posterior: unit vectors across the shaft, towards the head
       and at a right angle to it. Where too little of the shaft is there, all that needs it is None.
     greater_trochanter_mm: middle of the ridge that is highest along the shaft axis, lateral to the narrow part
@@ -64,7 +90,7 @@ class Hip:
     head: Sphere
     shaft: Line | None
     neck: Line
-    neck_by_sections: Line
+    neck_by_sections: Line | None
     neck_area_mm2: float
     medial: np.ndarray | None
     posterior: np.ndarray | None
@@ -76,8 +102,7 @@ class Hip:
 def find_head(bone: Bone) -> tuple[Sphere, np.ndarray] | None:
     """The femoral head and the unit vector, along the longest principal axis, that points up to it; or None.
 
-    Of the spheres voted for at either end the one that more of its own surface supports. Fitted
-    with Tukey's weights, which leave out fovea and neck.
+    Of the spheres voted for at either end the one that more of its own surface supports, fitted as `fit_head` does.
     """
     found = []
     axis = bone.principal_axes[0]
@@ -91,12 +116,33 @@ def find_head(bone: Bone) -> tuple[Sphere, np.ndarray] | None:
         round_enough = start.coverage > HEAD_VOTES and head.coverage > HEAD_COVERAGE
         if round_enough or head.coverage > SPURRED_COVERAGE:
             found.append((start.coverage, head, up))
-    return max(found, key=lambda each: each[0])[1:] if found else None
+    if not found:
+        return None
+    _, head, up = max(found, key=lambda each: each[0])
+    return fit_head(bone, head), up
+
+
+def fit_head(bone: Bone, head: Sphere) -> Sphere:
+    """The sphere of the head near one that is about right, fitted with Tukey's weights of one width
+    (`HEAD_CUTOFF_MM`): fovea and spurs count less, the neck not at all."""
+    near = np.linalg.norm(bone.centers_mm - head.center_mm, axis=1) < head.radius_mm + 2 * HEAD_CUTOFF_MM
+    for cap in bone.caps:  # the edge of the scan is no part of a head that it cuts
+        near &= (bone.centers_mm - cap.center_mm) @ cap.normal < -2 * CAP_MM
+    return fit_sphere(
+        bone.centers_mm[near],
+        bone.smooth_normals[near],
+        bone.areas_mm2[near],
+        head,
+        HEAD_CUTOFF_MM,
+        HEAD_FACING_DEG,
+        fade_deg=HEAD_FADE_DEG,
+        narrowest_mm=HEAD_CUTOFF_MM,
+    )
 
 
 def find_hip(bone: Bone, head: Sphere, up: np.ndarray) -> tuple[Hip | None, str]:
     """Landmarks of the hip, or None, and the reason for what is missing. `bone` is a right femur."""
-    neck = _neck(bone, head)
+    neck = _neck(bone, head, up)
     if neck is None:
         return None, "the neck is not narrower than the head (is it cut, broken or fused?)"
     shaft = _proximal_shaft(bone, head, up)
@@ -162,28 +208,79 @@ def _largest(bone: Bone, point, normal):
     return loops[0] if loops else None
 
 
-def _neck(bone: Bone, head: Sphere):
-    """(axis, axis by sections, smallest area), or None."""
-    radius = head.radius_mm
-    distance = np.linalg.norm(bone.centers_mm - head.center_mm, axis=1)
-    around = bone.part(distance < 4 * radius)
-    # What lies just outside the head's sphere is neck, wherever the shaft goes.
-    beside = (distance > 1.05 * radius) & (distance < 1.4 * radius)
-    if not beside.any():
+def _neck(bone: Bone, head: Sphere, up: np.ndarray):
+    """(axis, axis by sections or None, smallest area), or None. up: about along the shaft."""
+    from scipy.optimize import minimize
+
+    center, radius = head.center_mm, head.radius_mm
+    great = np.pi * radius**2
+    around = bone.part(np.linalg.norm(bone.centers_mm - center, axis=1) < 4 * radius)
+    parts = [found[0] for r in NECK_SPHERES if (found := around.on_sphere(center, r * radius))]
+    if not parts:
         return None
-    away = unit(np.average(bone.centers_mm[beside], axis=0, weights=bone.areas_mm2[beside]) - head.center_mm)
-    for _ in range(20):
-        loops = [_nearest(around, head.center_mm + d * radius * away, away) for d in NECK_WINDOW]
-        if any(loop is None for loop in loops):
+    way = unit(min(parts, key=np.linalg.norm))
+    first = across(up, way) if abs(up @ way) < 0.99 else perpendiculars(way)[0]
+    second = np.cross(way, first)
+
+    def section(at):
+        """The neck's loop in a plane of two slopes, `at` radii from the head's centre; None where it has none."""
+        inside = NECK_OFFSETS[0] <= at[2] <= NECK_OFFSETS[1] and max(abs(at[0]), abs(at[1])) <= NECK_TILT
+        point = center + at[2] * radius * way
+        loop = _nearest(around, point, unit(way + at[0] * first + at[1] * second)) if inside else None
+        if loop is None or np.linalg.norm(loop.centroid_mm - point) > NECK_ASIDE * radius:
             return None
-        middles = np.array([loop.centroid_mm for loop in loops])
-        before, away = away, unit(middles.mean(axis=0) - head.center_mm)
-        if before @ away > 1 - 1e-9:
-            break
-    areas = np.array([loop.area_mm2 for loop in loops])
-    if areas.max() > 0.85 * np.pi * radius**2:
+        cut = any((np.abs((loop.segments_mm - c.center_mm) @ c.normal) < CAP_MM).any() for c in bone.caps)
+        return None if cut or loop.area_mm2 < NECK_BREADTHS[0] * great else loop
+
+    def area(at):
+        loop = section(at)
+        return 10 * great if loop is None else loop.area_mm2 * (1 + NECK_PREFERENCE * (at[2] - NECK_MIDDLE) ** 2)
+
+    starts = [np.array([0.0, 0.0, offset]) for offset in (0.9, 1.05, 1.2)]
+    start = min(starts, key=area)
+    corners = start + np.array([[0, 0, 0], [0.2, 0, 0], [0, 0.2, 0], [0, 0, 0.15]])
+    options = {"initial_simplex": corners, "xatol": 2e-3, "fatol": 1e-4 * great, "maxfev": 150}
+    best = minimize(area, start, method="Nelder-Mead", options=options).x
+    loop = section(best)
+    if loop is None or loop.area_mm2 > NECK_BREADTHS[1] * great:
         return None
-    return Line(middles.mean(axis=0), -away), fit_line(middles, -away), float(areas.min())
+    normal = unit(way + best[0] * first + best[1] * second)
+    axis = Line(loop.centroid_mm, unit(center - loop.centroid_mm))
+    return axis, _by_sections(around, loop, normal, first, radius), loop.area_mm2
+
+
+def _by_sections(around: Bone, loop, normal: np.ndarray, aside: np.ndarray, radius: float) -> Line | None:
+    """The line through the smallest section's centroid, pointing to the head, in whose direction the neck's
+    sections are smallest; None where there is no such direction. normal: of that section, pointing away from the
+    head; aside: any direction of the bone across it."""
+    slope = np.tan(np.radians(FALL_DEG))
+    slopes = slope * np.array([(0, 0), *((np.cos(a), np.sin(a)) for a in np.arange(8) * np.pi / 4)])
+    u, v = np.tile(slopes, (3, 1)).T
+    steps = np.repeat([0.0, -1.0, 1.0], len(slopes))
+    terms = np.stack([np.ones(len(u)), u, v, steps, u * u, u * v, v * v, steps**2, u * steps, v * steps], axis=1)
+    middle, smallest = loop.centroid_mm, loop.area_mm2
+    for _ in range(4):
+        first = across(aside, normal)
+        second = np.cross(normal, first)
+        loops = [
+            _nearest(around, middle + s * FALL_STEP * radius * normal, unit(normal + a * first + b * second))
+            for a, b, s in zip(u, v, steps, strict=True)
+        ]
+        areas = np.array([np.inf if each is None else each.area_mm2 for each in loops])
+        use = areas < smallest * np.sqrt(1 + u**2 + v**2) * TROCHANTER_JUMP
+        if use.sum() < FALL_COUNT:
+            return None
+        logs = np.log(areas[use])
+        found = np.linalg.lstsq(terms[use], logs, rcond=None)[0]
+        residual = np.sqrt(np.mean((terms[use] @ found - logs) ** 2))
+        bend = np.array([[2 * found[4], found[5]], [found[5], 2 * found[6]]])
+        if residual > FALL_RESIDUAL or np.linalg.eigvalsh(bend)[0] < FALL_CURVATURE:
+            return None
+        change = np.clip(-np.linalg.solve(bend, found[1:3]), -slope, slope)
+        normal = unit(normal + change[0] * first + change[1] * second)
+        if np.abs(change).max() < 1e-3:
+            break
+    return Line(middle, -normal)
 
 
 def _nearest(bone: Bone, point, normal):
@@ -193,7 +290,7 @@ def _nearest(bone: Bone, point, normal):
 
 
 def _greater_trochanter(bone, head, shaft, neck) -> np.ndarray | None:
-    beyond = (bone.centers_mm - head.center_mm) @ -neck.direction > NECK_WINDOW.max() * head.radius_mm
+    beyond = (bone.centers_mm - head.center_mm) @ -neck.direction > TROCHANTER_BEYOND * head.radius_mm
     outside = np.linalg.norm(bone.centers_mm - head.center_mm, axis=1) > 1.1 * head.radius_mm
     return tip(bone, beyond & outside, shaft.direction, TROCHANTER_CAP_MM, reach_mm=30.0)
 

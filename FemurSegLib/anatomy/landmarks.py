@@ -20,7 +20,7 @@ from FemurSegLib.sides import RIGHT
 
 from .bone import MIRROR, Bone
 from .fitting import Line, fit_line, unit
-from .hip import SHAFT_WINDOW, Hip, find_head, find_hip
+from .hip import SHAFT_WINDOW, Hip, find_head, find_hip, fit_head
 from .joints import SOCKET, TIBIA, without_socket, without_tibia
 from .knee import CUT, Knee, find_knee, summit
 
@@ -142,7 +142,9 @@ def _find(bone: Bone) -> Landmarks:
     else:
         hip, why = find_hip(bone, *head)
         if hip is not None and (cleared := without_socket(bone, hip)) is not bone:
-            bone, left_out = cleared, (SOCKET,)  # the hip itself is read by fits that it does not move
+            bone, left_out = cleared, (SOCKET,)
+            again, why_not = find_hip(bone, fit_head(bone, hip.head), head[1])
+            hip, why = (hip, why) if again is None else (again, why_not)
         if why:
             reasons["hip" if hip is None else "shaft"] = why
     if hip is None:  # the condyles may be at either end

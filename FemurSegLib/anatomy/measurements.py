@@ -31,7 +31,7 @@ class Measurement:
 NAMES = {
     "head_diameter_mm": "Head diameter",
     "neck_shaft_angle_deg": "Neck-shaft angle",
-    "neck_shaft_angle_by_sections_deg": "Neck-shaft angle, neck axis through its sections",
+    "neck_shaft_angle_by_sections_deg": "Neck-shaft angle, neck axis across its sections",
     "anteversion_deg": "Anteversion",
     "anteversion_of_head_deg": "Anteversion of the head about the shaft",
     "offset_mm": "Femoral offset",
@@ -54,7 +54,7 @@ SHORTLY = {
     "anteversion_deg": "neck axis and posterior condylar line",
     "anteversion_of_head_deg": "second method",
     "offset_mm": "head centre to proximal shaft axis",
-    "neck_area_mm2": "across the neck axis",
+    "neck_area_mm2": "of all planes across it",
     "mldfa_deg": "and distal condylar line",
     "anatomical_mechanical_angle_deg": "in the frontal plane",
     "condylar_twist_deg": "+ outward",
@@ -85,14 +85,20 @@ NEEDS = {
 }
 """Which parts of the bone each needs; what is said of a part that is missing becomes the reason."""
 
+WITHOUT = {
+    "bow_radius_mm": "the shaft is not bowed forward",
+    "neck_shaft_angle_by_sections_deg": "the neck's sections have no clear smallest one",
+}
+"""Why a measurement is missing though the parts that it needs are there."""
+
 
 def measure(landmarks: Landmarks) -> dict[str, Measurement]:
     """All measurements by key (`NAMES`); those that follow from points are defined at `numbers_from_landmarks`.
 
     head_diameter_mm: of the sphere fitted to the head (`hip.find_head`).
-    neck_shaft_angle_by_sections_deg: as neck_shaft_angle_deg, with the line through the centroids of the neck's
-      sections instead of the line to the head's centre: the second method.
-    neck_area_mm2: smallest section square to the neck axis.
+    neck_shaft_angle_by_sections_deg: as neck_shaft_angle_deg, with the direction in which the neck's sections are
+      smallest instead of the line to the head's centre: the second method (`hip.Hip.neck_by_sections`).
+    neck_area_mm2: smallest section of the neck.
     condylar_width_mm: of both condyles along the posterior condylar line (Martin 1928, no. 21, is the epicondylar
       breadth, which is a few millimetres more or less).
     bow_radius_mm: of the circle, in the plane of the mechanical axis and straight posterior, through the centroids
@@ -102,7 +108,7 @@ def measure(landmarks: Landmarks) -> dict[str, Measurement]:
     numbers = numbers_from_landmarks(landmark_points(landmarks), landmarks.side)
     if hip is not None:
         numbers |= {"head_diameter_mm": 2 * hip.head.radius_mm, "neck_area_mm2": hip.neck_area_mm2}
-        if hip.shaft is not None:
+        if hip.shaft is not None and hip.neck_by_sections is not None:
             angle = _angle(-hip.neck_by_sections.direction, hip.shaft.direction)
             numbers["neck_shaft_angle_by_sections_deg"] = angle
     if knee is not None:
@@ -115,9 +121,7 @@ def measure(landmarks: Landmarks) -> dict[str, Measurement]:
         why = next((_missing(landmarks, need) for need in needs if _missing(landmarks, need)), "")
         value = None if why else numbers.get(key)
         if value is None and not why:
-            why = (
-                "the shaft is not bowed forward" if key == "bow_radius_mm" else "its points lie too close together"
-            )
+            why = WITHOUT.get(key, "its points lie too close together")
         out[key] = Measurement(name, value, key.rsplit("_", 1)[1], why)
     return out
 
