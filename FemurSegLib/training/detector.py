@@ -20,6 +20,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from FemurSegLib import models
 from FemurSegLib.errors import ModelError
 from FemurSegLib.localization import ultralytics_offline
@@ -59,10 +62,15 @@ class DetectorTraining:
     seed: int = 0
 
 
+MIRRORED = 0.5
+"""Of the pictures: seen in a mirror, with the sides exchanged. A mirrored patient is another patient."""
+STRETCH = 0.06
+"""Standard deviation of the logarithm of width against height: patients of other proportions."""
+
 AUGMENTATION = {
     # Left and right are what is to be learned, and a radiograph shows them by where things are: nothing is
-    # mirrored, turned or combined with other pictures. The channels have meaning: their balance hardly
-    # changes.
+    # turned or combined with other pictures, nor mirrored but by `_AnotherPatient`, which exchanges the sides.
+    # The channels have meaning: their balance hardly changes.
     **dict.fromkeys(("fliplr", "flipud", "mosaic", "mixup", "copy_paste", "degrees", "shear", "hsv_h"), 0.0),
     "hsv_s": 0.15,
     "hsv_v": 0.25,
@@ -190,6 +198,8 @@ def _trainer(training: DetectorTraining, out: Path, report):
 
         def build_dataset(self, img_path, mode="train", batch=None):
             dataset = super().build_dataset(img_path, mode, batch)
+            if mode == "train":
+                dataset.transforms.insert(0, _AnotherPatient(training.seed, training.image_size))
             for transform in _all_transforms(dataset.transforms):
                 if isinstance(transform, RandomPerspective):
                     transform.box_candidates = _KeepBoxes(training.minimum_area_ratio)
@@ -289,6 +299,25 @@ def _precision():
         yield
     finally:
         trainer.autocast, trainer.check_amp = original, check
+
+
+class _AnotherPatient:
+    """Mirrors a picture or not, and stretches it; `labels` as ultralytics hands them on, boxes normalised."""
+
+    def __init__(self, seed: int, image_size: int):
+        self.rng, self.image_size = np.random.default_rng([seed, 5]), image_size
+
+    def __call__(self, labels: dict) -> dict:
+        picture = labels["img"]
+        if self.rng.random() < MIRRORED:
+            picture = picture[:, ::-1]
+            labels["instances"].fliplr(1)
+            labels["cls"] = len(CLASSES) - 1 - labels["cls"]
+        size = np.array(picture.shape[1::-1]) * [np.exp(self.rng.normal(0, STRETCH)), 1]
+        size = np.maximum(1, np.round(size * self.image_size / size.max())).astype(int)
+        labels["img"] = cv2.resize(np.ascontiguousarray(picture), size.tolist(), interpolation=cv2.INTER_LINEAR)
+        labels["resized_shape"] = labels["img"].shape[:2]
+        return labels
 
 
 class _KeepBoxes:

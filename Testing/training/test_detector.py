@@ -15,7 +15,13 @@ from FemurSegLib.localization.detector import Detector
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 from FemurSegLib.training.cases import Case
-from FemurSegLib.training.detector import DetectorTraining, export_detector, starting_tensors, train_detector
+from FemurSegLib.training.detector import (
+    DetectorTraining,
+    _AnotherPatient,
+    export_detector,
+    starting_tensors,
+    train_detector,
+)
 from FemurSegLib.training.export import export_run
 from FemurSegLib.training.radiographs import (
     CLASSES,
@@ -164,6 +170,28 @@ def test_phantoms_give_radiographs_with_boxes_where_their_femora_are(tmp_path):
         assert len(labels) == 7 and any(labels)
         numbers = [[float(word) for word in line.split()] for text in labels for line in text.splitlines()]
         assert all(side in (0, 1) and 0 < width <= 1 and 0 < height <= 1 for side, _, _, width, height in numbers)
+
+
+def test_pictures_are_mirrored_with_their_sides_and_stretched_with_their_boxes():
+    """The box of each side stays on its own patch, wherever the patch goes."""
+    from ultralytics.utils.instance import Instances
+
+    picture = np.zeros((40, 80, 3), np.uint8)
+    picture[10:30, 8:24], picture[5:25, 60:70] = 100, 200
+    boxes = np.array([[16 / 80, 20 / 40, 16 / 80, 20 / 40], [65 / 80, 15 / 40, 10 / 80, 20 / 40]], np.float32)
+    another, seen = _AnotherPatient(0, 160), set()
+    for _ in range(20):
+        instances = Instances(boxes.copy(), np.zeros((0, 1000, 2)), bbox_format="xywh", normalized=True)
+        out = another({"img": picture, "cls": np.array([[0.0], [1.0]]), "instances": instances})
+        rows, columns = out["img"].shape[:2]
+        assert max(rows, columns) == 160 and out["resized_shape"] == (rows, columns)
+        middles = [out["img"][int(y * rows), int(x * columns), 0] for x, y, _, _ in out["instances"].bboxes]
+        assert middles == [100, 200]
+        left_to_right = [CLASSES[int(n)] for n in out["cls"][np.argsort(out["instances"].bboxes[:, 0]), 0]]
+        assert left_to_right == [RIGHT, LEFT], "the right femur stays at the left edge"
+        seen.add((out["cls"][0, 0], rows))
+    assert {number for number, _ in seen} == {0, 1} and len(seen) > 10
+    assert picture.max() == 200 and picture[10, 8, 0] == 100, "what is kept in memory is not changed"
 
 
 def test_training_can_be_interrupted_goes_on_and_exports(small_set, tmp_path):
