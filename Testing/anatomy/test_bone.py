@@ -34,6 +34,16 @@ def test_a_section_gives_area_and_centroid():
     assert block().section(np.array([0, 0, 99.0]), np.array([0, 0, 1.0])) == []
 
 
+def test_the_parts_of_a_sphere_in_a_bone_have_the_areas_that_they_show_along_it():
+    labels = np.zeros((64, 34, 24), np.uint8)
+    labels[2:62, 2:32, 2:22] = 1
+    bone = Bone.of_mask(labels, Grid(labels.shape, (1.0, 1.0, 1.0), (0, 0, 0), np.eye(3)), RIGHT, smoothing=0.0)
+    up, down = sorted(bone.on_sphere(np.array([11.5, 16.5, 31.5]), 25.0), key=lambda part: -part[2])
+    assert np.allclose(up, [0, 0, 600], atol=15)  # a brick of 20 x 30 mm
+    assert np.allclose(down, [0, 0, -600], atol=15)
+    assert bone.on_sphere(np.array([11.5, 16.5, 31.5]), 60.0) == []
+
+
 def test_a_mirrored_bone_still_faces_outward_and_is_of_the_other_side():
     mirrored = block().mirrored()
     assert mirrored.side == LEFT and mirrored.volume_mm3 == pytest.approx(36000)

@@ -31,6 +31,22 @@ def test_a_sphere_is_fitted_to_a_head_with_a_dent_and_a_neck_on_it():
     assert 0.6 < fit.coverage < 0.95
 
 
+def test_a_fit_that_stays_wide_does_not_jump_where_a_deep_part_is_taken_in_or_left_out():
+    rng = np.random.default_rng(4)
+    normals = rng.normal(size=(6000, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    areas = np.full(6000, 4 * np.pi * 23.0**2 / 6000)
+    noise, deep = rng.normal(size=6000), 2.0 * (normals @ unit(np.array([1, 1, 0.5])) > 0.7)
+    narrow, wide = [], []
+    for roughness in (0.1, 0.3):
+        points = (23.0 - deep + roughness * noise)[:, None] * normals
+        first = fit_sphere(points, normals, areas, Sphere(np.zeros(3), 23.0), 5.0)
+        narrow.append(fit_sphere(points, normals, areas, first, 3.0).center_mm)
+        wide.append(fit_sphere(points, normals, areas, first, 6.0, fade_deg=20.0, narrowest_mm=6.0).center_mm)
+    assert np.linalg.norm(narrow[1] - narrow[0]) > 0.4
+    assert np.linalg.norm(wide[1] - wide[0]) < 0.1
+
+
 def test_nothing_round_gives_a_sphere_without_coverage():
     points = np.c_[RNG.uniform(-50, 50, (500, 2)), np.zeros(500)]
     fit = fit_sphere(points, np.tile([0.0, 0.0, -1.0], (500, 1)), np.ones(500), Sphere(np.zeros(3), 20.0), 3.0)
