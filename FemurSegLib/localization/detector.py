@@ -9,7 +9,7 @@ the radiograph's channels in their order, divided by 255, its longer side resize
 centred on the smallest canvas of whole strides, grey (114) around it, as in training.
 
 Each radiograph is looked at several times, a little smaller and larger and in a mirror too, where right is left;
-what the looks agree on is averaged (test-time augmentation).
+the median of what they show counts (test-time augmentation).
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ GREY = 114
 MIN_SCORE = 0.05
 """Weaker boxes are not reported; what counts as a femur is decided where the views are fused."""
 MAX_IOU = 0.6
-"""Of two boxes of a side in one look that overlap more than this, the better one is reported; in different looks
-they are the same femur."""
+"""Of two boxes of a side in one look that overlap more than this, the better one counts."""
+SAME_FEMUR = 0.4
+"""Boxes of a side in different looks that overlap more than this show the same femur."""
 LOOKS = (0.9, 1.0, 1.1)
 """Sizes of the looks, in parts of the size of training; each as it is and mirrored."""
 PER_SIDE = 3
@@ -98,7 +99,8 @@ def load_network(model: models.Model, device: str = "cpu"):
 def find_boxes(network, image: np.ndarray, size: int) -> list[Detection]:
     """What all looks of `network` at `image` show, best first; at most `PER_SIDE` of a side.
 
-    A box is the mean of those of the looks that show it, its score the mean of all, 0 where one does not.
+    An edge is the median of those of the looks that show the femur, so that one that errs far does not count; the
+    score is the mean of all looks, 0 from one that does not show it.
     """
     looks = [(round(part * size), mirrored) for part in LOOKS for mirrored in (False, True)]
     seen = [(n, found) for n, way in enumerate(looks) for found in look(network, image, *way)]
@@ -106,18 +108,18 @@ def find_boxes(network, image: np.ndarray, size: int) -> list[Detection]:
     for n, found in sorted(seen, key=lambda one: -one[1].score):
         for femur in femora:
             best = next(iter(femur.values()))
-            if best.side == found.side and iou(best.box, found.box) > MAX_IOU:
+            if best.side == found.side and iou(best.box, found.box) > SAME_FEMUR:
                 femur.setdefault(n, found)
                 break
         else:
             femora.append({n: found})
-    merged = [_mean(list(femur.values()), len(looks)) for femur in femora]
+    merged = [_median(list(femur.values()), len(looks)) for femur in femora]
     merged = sorted((one for one in merged if one.score >= MIN_SCORE), key=lambda one: -one.score)
     return [one for n, one in enumerate(merged) if sum(m.side == one.side for m in merged[:n]) < PER_SIDE]
 
 
-def _mean(seen: list[Detection], looks: int) -> Detection:
-    box = np.mean([found.box for found in seen], axis=0)
+def _median(seen: list[Detection], looks: int) -> Detection:
+    box = np.median([found.box for found in seen], axis=0)
     return Detection(seen[0].side, sum(found.score for found in seen) / looks, tuple(box.tolist()))
 
 

@@ -102,6 +102,24 @@ def test_what_leans_to_one_side_is_put_right_by_the_mirror(low, high, side):
     assert radiograph.box_to_voxels(one.box)["i"][0] > low + 1.2, "one look alone is wrong"
 
 
+def test_one_look_that_errs_far_does_not_move_the_box():
+    class OneErrs(FakeNetwork):
+        looks = 0
+
+        def forward(self, batch):
+            columns = torch.where(batch[0, 1] > 0.6)[1].float()
+            self.side = RIGHT if columns.mean() < batch.shape[3] / 2 else LEFT
+            out, rest = super().forward(batch)
+            self.looks += 1
+            out[:, 3] *= 1.8 if self.looks == 3 else 1.0  # the bone and half a pelvis
+            return out, rest
+
+    radiograph = coronal_radiograph(_volume_with_a_block((40, 10, 10), (90, 40, 35)))
+    (found,) = find_boxes(OneErrs(RIGHT), radiograph.image, 320)
+    assert radiograph.box_to_voxels(found.box)["k"] == pytest.approx((39.5, 89.5), abs=1.2)
+    assert found.score == pytest.approx(0.9), "it shows the femur all the same"
+
+
 def test_a_femur_that_some_looks_show_is_reported_with_their_part_of_the_score():
     radiograph = coronal_radiograph(_volume_with_a_block((20, 10, 10), (90, 40, 35)))
 
