@@ -71,8 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             found = find_landmarks(again)
             errors = {}
             for key, m in measure(found).items():
-                error = np.nan if m.value is None else m.value - measured[key].value
-                errors[key] = error
+                error = errors[key] = _off(m.value, measured[key].value)
                 off[key].append(error)
                 by_pose[_kind(pose), key].append(error)
             there = landmark_points(found)
@@ -91,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
                 center = landmark_points(found).get("head_center", np.nan)
                 errors = {"head_center_mm": np.linalg.norm(center - points["head_center"])}
                 for key, m in measure(found).items():
-                    errors[key] = np.nan if m.value is None else m.value - measured[key].value
+                    errors[key] = _off(m.value, measured[key].value)
                 mistakes[kind].append([errors[key] for key in BARRED])
         if args.regions:
             _compare_regions(bone, exact, args.spacing, number, volumes)
@@ -154,6 +153,10 @@ def _against_articular(bone: Bone, indices: np.ndarray) -> tuple[float, float, f
     tangent = np.vstack([knee.posterior_mm, knee.distal_mm])
     gaps = np.linalg.norm(bone.points_mm[indices][:, None] - tangent, axis=2).min(axis=0)
     return angles[0], angles[1], float(gaps.max())
+
+
+def _off(value: float | None, exact: float | None) -> float:
+    return np.nan if value is None or exact is None else value - exact
 
 
 def _not_read(errors) -> str:
