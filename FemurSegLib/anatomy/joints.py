@@ -3,8 +3,11 @@
 The joint surfaces of a femur are smooth: the head is about a sphere, a condyle nearly a surface of revolution. A
 low polynomial fitted to each, with weights that ignore what stands out (Huber & Ronchetti, Robust Statistics,
 2009), tells where the surface of the mask is not the femur's. Only what stands out by more than `STANDS_OUT_MM` is
-moved, onto the polynomial, and only where a piece of it is as large as `SMALLEST_MM2`. A mask without such a piece
-is read as it is, spurs and all.
+moved, onto the polynomial, and only where a piece of it is as large as `SMALLEST_MM2`.
+
+A narrow joint space makes a mask too thick by less: a film or flecks of 1 to 3 mm under one condyle, enough to turn
+the line that touches both by 3 degrees. Nothing of them is another bone, so nothing is left out or told, but lines
+are laid onto the even surface (`evened_condyles`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from .bone import Bone
-from .fitting import SMALLEST_SPREAD_MM, TUKEY, across, perpendiculars
+from .fitting import SMALLEST_SPREAD_MM, TUKEY, perpendiculars
 from .hip import Hip
 from .knee import Knee
 
@@ -28,15 +31,19 @@ HEAD_ARC_DEG = 110.0
 HEAD_POWERS = tuple((a, b) for a in range(5) for b in range(5) if a + b < 5)
 """Of the two coordinates on the head (`_about_head`), in its radius."""
 ARC_DEG = (-45.0, 120.0)
-"""Of a condyle, from the trochlea to the back, about the condylar axis; 0 is straight down."""
+"""Of a condyle, from the trochlea to the back, about the knee (`_around`); 0 is straight down."""
 TIBIA_DEG = (-45.0, 90.0)
 """Part of it that may touch the tibia in a knee that is not bent far; behind it the fit is loose."""
 BELOW_MM = 2.5
 """In front of the condyles and between them a femur lies higher than they do; what is lower by this is no femur."""
 BAND = 0.15
 """Half the breadth of a condyle's bearing surface, as a part of the width of the knee."""
-CONDYLE_POWERS = tuple((a, b) for a in range(5) for b in range(3) if a + 2 * b < 5)
-"""Of the angle and of the place along the axis, in the radius of a condyle: nearly a surface of revolution."""
+CONDYLE_POWERS = tuple((a, b) for a in range(7) for b in range(3) if a + 2 * b < 7)
+"""Of the angle and of the place along the axis, in the radius of a condyle: nearly a surface of revolution. With
+powers of the angle to the fourth alone it missed exact condyles by up to 0.4 mm where lines touch them."""
+EVEN_MM = 1.5
+"""What stands out of a joint surface by so much or more is drawn onto it, what stands out less the less: by Tukey's
+biweight, without a step. mLDFA of exact painted bones changes by 0.04 degrees at most, of one with spurs by 1.1."""
 QUANTILE = 0.25
 """Start of a robust fit: this much of the surface lies below, and what stands out counts a third of it."""
 
@@ -82,44 +89,64 @@ def _about_head(points: np.ndarray, hip: Hip):
     return distance, far, x * scale, y * scale
 
 
+def evened_condyles(bone: Bone, knee: Knee) -> Bone:
+    """The same bone, the joint surface of its condyles evened (`EVEN_MM`)."""
+    limit = condyles(bone, knee)
+    if limit is None:
+        return bone
+    x, angle, radius = _around(bone.points_mm, knee)
+    near = (np.abs(x) < 0.6 * knee.width_mm) & (angle > TIBIA_DEG[0]) & (angle < TIBIA_DEG[1])
+    out = radius[near] - limit(x[near], angle[near])
+    arm = bone.points_mm[near] - knee.axis_by_spheres.point_mm - x[near, None] * knee.medial
+    points = bone.points_mm.copy()
+    points[near] -= arm * (_too_far(out) / radius[near])[:, None]
+    return Bone(points, bone.triangles, bone.side)
+
+
+def _too_far(out: np.ndarray) -> np.ndarray:
+    """How far what stands out by `out` mm is drawn in: not what lies below, all that is out by `EVEN_MM`."""
+    out = np.maximum(out, 0.0)
+    return out * (1 - np.maximum(1 - (out / EVEN_MM) ** 2, 0) ** 2)
+
+
 def without_tibia(bone: Bone, knee: Knee) -> Bone:
     """The same bone; itself where nothing stands out of the condyles, or in front of them or between them below."""
     limit = condyles(bone, knee)
     if limit is None:
         return bone
     x, angle, radius = _around(bone.points_mm, knee)
-    axis, down = knee.axis.direction, -across(knee.up, knee.axis.direction)
+    axis, down = knee.medial, -knee.up
     points = bone.points_mm.copy()
     at_knee = np.abs(x) < 0.6 * knee.width_mm
     near = at_knee & (angle > TIBIA_DEG[0]) & (angle < TIBIA_DEG[1])
     should = np.full(len(x), np.inf)
     should[near] = limit(x[near], angle[near])
     out = radius > should + STANDS_OUT_MM
-    arm = points[out] - knee.axis.point_mm - x[out, None] * axis
+    arm = points[out] - knee.axis_by_spheres.point_mm - x[out, None] * axis
     points[out] -= arm * (1 - should[out] / radius[out])[:, None]
 
     places = np.linspace(-0.6, 0.6, 49) * knee.width_mm
     turns = np.linspace(*TIBIA_DEG, 28)
     depth = [(limit(np.full(len(turns), place), turns) * np.cos(np.radians(turns))).max() for place in places]
-    edges = sorted((sphere.center_mm - knee.axis.point_mm) @ axis for sphere in knee.spheres)
+    edges = sorted((sphere.center_mm - knee.axis_by_spheres.point_mm) @ axis for sphere in knee.spheres)
     between = (x > edges[0] + BAND * knee.width_mm) & (x < edges[1] - BAND * knee.width_mm)
-    deeper = (points - knee.axis.point_mm) @ down - np.interp(x, places, depth)
+    deeper = (points - knee.axis_by_spheres.point_mm) @ down - np.interp(x, places, depth)
     below = at_knee & (between | (angle <= TIBIA_DEG[0])) & (deeper > BELOW_MM)
     points[below] -= deeper[below, None] * down
     return Bone(points, bone.triangles, bone.side) if _holds_a_piece(bone, out | below) else bone
 
 
 def condyles(bone: Bone, knee: Knee):
-    """Function (place along the axis, angle) -> distance of the joint surface from the condylar axis."""
+    """Function (place along the axis, angle) -> distance of the joint surface from the axis of `_around`."""
     x, angle, radius = _around(bone.centers_mm, knee)
-    arm = bone.centers_mm - knee.axis.point_mm
-    arm = arm - np.outer(arm @ knee.axis.direction, knee.axis.direction)
+    arm = bone.centers_mm - knee.axis_by_spheres.point_mm
+    arm = arm - np.outer(arm @ knee.medial, knee.medial)
     facing = np.einsum("ij,ij->i", arm, bone.smooth_normals) > 0.7 * np.linalg.norm(arm, axis=1)
     band = BAND * knee.width_mm
     on_arc = facing & (angle > ARC_DEG[0]) & (angle < ARC_DEG[1]) & (radius < 0.75 * knee.width_mm)
     fits = []
     for sphere in knee.spheres:
-        middle = (sphere.center_mm - knee.axis.point_mm) @ knee.axis.direction
+        middle = (sphere.center_mm - knee.axis_by_spheres.point_mm) @ knee.medial
         use = on_arc & (np.abs(x - middle) < band)
         if use.sum() < 100:
             return None
@@ -150,13 +177,14 @@ def _holds_a_piece(bone: Bone, out: np.ndarray) -> bool:
 
 
 def _around(points: np.ndarray, knee: Knee):
-    """Place along the condylar axis (medially), angle from straight down to the back (degrees) and distance."""
-    offset = points - knee.axis.point_mm
-    along = offset @ knee.axis.direction
-    down = -across(knee.up, knee.axis.direction)
-    back = np.cross(knee.axis.direction, down)
-    back *= np.sign(back @ knee.posterior)
-    deep, behind = offset @ down, offset @ back
+    """Place along the knee's axis (medially), angle from straight down to the back (degrees) and distance.
+
+    The axis is the line through the middle of the condyles' spheres along the posterior condylar line: that of the
+    cylinder may lie 12 mm higher in one of two poses of a bone with spurs.
+    """
+    offset = points - knee.axis_by_spheres.point_mm
+    along = offset @ knee.medial
+    deep, behind = -(offset @ knee.up), offset @ knee.posterior
     return along, np.degrees(np.arctan2(behind, deep)), np.hypot(deep, behind)
 
 

@@ -21,8 +21,10 @@ SUMMIT_MM, FLATTEST_PER_MM = 15.0, 1 / 150
 noise than in one vertex. Surfaces flatter than a radius of 150 mm are taken for as flat as that."""
 OVERSHOOT_MM = 0.5
 """A summit is not higher than this above all the surface that it was fitted to."""
-CAP_MM = 1.0
-"""An epicondyle is the centroid of the surface within this of the most prominent point."""
+EPICONDYLE_MM, CAP_MM, BLUNT_MM = 15.0, 3.0, 12.0
+"""Both epicondyles are sought this close to the middle of the condyles. One is the summit (`summit`) of the surface
+within 12 mm of it, uphill from the middle of what lies within 3 mm of the most prominent point: both are so blunt
+that the most prominent point itself, and the twist that follows, depended on noise and pose by up to 3 degrees."""
 FLEXION_DEG = (15.0, 120.0)
 """Part of the condyles that the sphere and cylinder are fitted to, as the angle of the normal from straight
 down towards the back: the arc on which the tibia turns (Eckhoff 2007 takes 10 to 120)."""
@@ -46,8 +48,8 @@ class Knee:
       outline between the condyles seen from the front (Moreland et al. 1987, "top of the intercondylar notch").
     posterior_mm, distal_mm: (2, 3), medial then lateral: where the plane along `up` touches both condyles from
       behind, and the line across `posterior` touches both from below.
-    epicondyles_mm: (2, 3), medial then lateral: most prominent points near the condylar axis (the clinical
-      transepicondylar line, Yoshino et al. 2001).
+    epicondyles_mm: (2, 3), medial then lateral: most prominent points, along `medial`, beside the middle of the
+      condyles (the clinical transepicondylar line, Yoshino et al. 2001).
     spheres: medial, lateral: fitted to the posterior condyles. axis_by_spheres joins their centres, pointing
       medially; axis (with axis_radius_mm) is the axis of one cylinder fitted to both. (Both: Renault et al.
       2018, J Biomech 80:171; cylinder: Eckhoff et al. 2007, CORR 461:238.)
@@ -66,6 +68,12 @@ class Knee:
     axis: Line
     axis_radius_mm: float
 
+
+LOW = 0.35
+"""Part of the knee, in its widths from below, whose hollow behind is the fossa between the condyles."""
+SPHERE_STARTS = (0.2, 0.25, 0.3)
+"""Radii, in widths of the knee, that a condyle's sphere is fitted from; that with the most of its surface is taken.
+From 0.25 alone a bone with spurs had a sphere that fitted a tenth of it."""
 
 CUT = "the condyles are cut by the edge of the scan"
 
@@ -113,7 +121,7 @@ def find_knee(
     if fitted is None:
         return None, "the condyles are not round enough for a condylar axis"
     spheres, by_spheres, axis, radius = fitted
-    epicondyles = _epicondyles(bone, block, axis)
+    epicondyles = _epicondyles(bone, block, spheres, medial)
     return (
         Knee(up, width, medial, posterior, center, back, low, epicondyles, spheres, by_spheres, axis, radius),
         "",
@@ -145,10 +153,22 @@ def _first_frame(bone: Bone, up: np.ndarray):
         up = shaft.direction
     side = across(wide, up)
     back = np.cross(up, side)
-    reach = (bone.centers_mm[block] - shaft.point_mm) @ back
-    if reach.max() < -reach.min():  # the condyles lie behind the shaft
+    if _groove(bone, up, side, -back, width) > _groove(bone, up, side, back, width):
         back = -back
     return up, np.cross(back, up), back, width
+
+
+def _groove(bone: Bone, up, side, outward, width) -> float:
+    """How deep (mm) the lower end is hollow between both sides, seen along `outward`.
+
+    The fossa between the condyles is 14 to 22 mm deep in ten painted femora, the groove of the kneecap in front at
+    most 6. (How far front and back stand out from the shaft says less where the femur is bent.)
+    """
+    height = bone.centers_mm @ up
+    low = bone.centers_mm[height < height.min() + LOW * width]
+    place, reach = low @ side, low @ outward
+    aside = np.abs(place - 0.5 * (place.min() + place.max())) / width
+    return float(reach[(aside > 0.15) & (aside < 0.4)].max() - reach[aside < 0.08].max(initial=-np.inf))
 
 
 def _tangent(bone: Bone, block, outward, medial, width) -> np.ndarray | None:
@@ -248,12 +268,12 @@ def condylar_axes(bone: Bone, block, up, medial, posterior, back, width):
     patch = block & (flexion > FLEXION_DEG[0]) & (flexion < FLEXION_DEG[1]) & (np.abs(normals @ medial) < 0.5)
     middle = back.mean(axis=0) @ medial
     inner = bone.centers_mm @ medial > middle
-    radius = 0.25 * width
     spheres = []
     for part, point in ((inner, back[0]), (~inner, back[1])):
         use = patch & part
-        start = Sphere(point - radius * posterior, radius)
-        fit = fit_sphere(bone.centers_mm[use], normals[use], bone.areas_mm2[use], start, 5.0)
+        starts = [Sphere(point - r * width * posterior, r * width) for r in SPHERE_STARTS]
+        fits = [fit_sphere(bone.centers_mm[use], normals[use], bone.areas_mm2[use], s, 5.0) for s in starts]
+        fit = max(fits, key=lambda sphere: sphere.coverage * sphere.radius_mm**2)
         if fit.coverage == 0 or not 0.12 * width < fit.radius_mm < LARGEST * width:
             return None
         spheres.append(fit)
@@ -261,8 +281,9 @@ def condylar_axes(bone: Bone, block, up, medial, posterior, back, width):
         0.5 * (spheres[0].center_mm + spheres[1].center_mm), unit(spheres[0].center_mm - spheres[1].center_mm)
     )
     start_radius = 0.5 * (spheres[0].radius_mm + spheres[1].radius_mm)
+    start = Line(between.point_mm, medial)
     axis, radius, residual = fit_cylinder(
-        bone.centers_mm[patch], normals[patch], bone.areas_mm2[patch], between, start_radius, 4.0
+        bone.centers_mm[patch], normals[patch], bone.areas_mm2[patch], start, start_radius, 4.0
     )
     if not np.isfinite(residual):
         return None
@@ -274,13 +295,16 @@ def condylar_axes(bone: Bone, block, up, medial, posterior, back, width):
     return tuple(spheres), between, axis, radius
 
 
-def _epicondyles(bone: Bone, block, axis: Line) -> np.ndarray:
-    """Most prominent points of both sides along the condylar axis, within 15 mm of it."""
-    near = block & (axis.distance_mm(bone.centers_mm) < 15.0)
-    along = bone.centers_mm @ axis.direction
+def _epicondyles(bone: Bone, block, spheres, medial) -> np.ndarray:
+    """Most prominent points of both sides along `medial`, within `EPICONDYLE_MM` of the line through the middle of
+    the condyles' spheres."""
+    middle = Line(0.5 * (spheres[0].center_mm + spheres[1].center_mm), medial)
+    away = middle.distance_mm(bone.centers_mm)
     tips = []
-    for sign in (1, -1):
-        height = np.where(near, sign * along, -np.inf)
-        cap = height > height.max() - CAP_MM
-        tips.append(np.average(bone.centers_mm[cap], axis=0, weights=bone.areas_mm2[cap]))
+    for outward in (medial, -medial):
+        height = np.where(block & (away < EPICONDYLE_MM), bone.centers_mm @ outward, -np.inf)
+        cap = np.maximum(1 - (height.max() - height) / CAP_MM, 0.0) * bone.areas_mm2
+        start = np.average(bone.centers_mm, axis=0, weights=cap)
+        use = block & (away < EPICONDYLE_MM + BLUNT_MM) & (bone.smooth_normals @ outward > 0.6)
+        tips.append(summit(bone.centers_mm[use], bone.areas_mm2[use], outward, start, BLUNT_MM))
     return np.array(tips)

@@ -21,7 +21,7 @@ from FemurSegLib.sides import RIGHT
 from .bone import MIRROR, Bone
 from .fitting import Line, fit_line, unit
 from .hip import SHAFT_WINDOW, Hip, find_head, find_hip, fit_head
-from .joints import SOCKET, TIBIA, without_socket, without_tibia
+from .joints import SOCKET, TIBIA, evened_condyles, without_socket, without_tibia
 from .knee import CUT, Knee, find_knee, summit
 
 DIAPHYSIS = (0.25, 0.75)
@@ -150,15 +150,15 @@ def _find(bone: Bone) -> Landmarks:
     if hip is None:  # the condyles may be at either end
         tries = [_knee(bone, end, None) for end in (bone.principal_axes[0], -bone.principal_axes[0])]
     elif hip.shaft is None:
-        tries = [(bone, None, reasons["shaft"])]
+        tries = [(bone, None, reasons["shaft"], False)]
     else:
         tries = [_knee(bone, hip.shaft.direction, hip.head.center_mm)]
     best = max(tries, key=lambda found: 0.0 if found[1] is None else found[1].width_mm)
-    if best[0] is not bone:
+    bone, knee, _, cleared = best
+    if cleared:
         left_out = (*left_out, TIBIA)
-    bone, knee, _ = best
     if knee is None:
-        reasons["knee"] = max((why for *_, why in tries), key=lambda why: "cut" in why)
+        reasons["knee"] = max((why for *_, why, _ in tries), key=lambda why: "cut" in why)
     if hip is not None and knee is not None and hip.medial @ knee.medial < 0:
         reasons["side"] = "the head lies on the outer side of the knee: the mask is labelled with the wrong side"
     head_is_cut, trochanter_is_cut = _cuts(whole, hip)
@@ -184,16 +184,25 @@ def _find(bone: Bone) -> Landmarks:
     )
 
 
-def _knee(bone: Bone, up: np.ndarray, head_mm: np.ndarray | None) -> tuple[Bone, Knee | None, str]:
-    """(bone, knee, "") or (bone, None, why not). Where the mask has taken in some tibia, the bone is without it: a
-    knee that cannot be read without the piece is not read with it."""
+def _knee(bone: Bone, up: np.ndarray, head_mm: np.ndarray | None) -> tuple[Bone, Knee | None, str, bool]:
+    """(bone, knee, "", whether some tibia was left out); without a knee None and why.
+
+    The bone is that with even condyles, and without what the mask has taken in of the tibia: a knee that cannot be
+    read without the piece is not read with it.
+    """
     knee, why = find_knee(bone, up, head_mm)
     first = find_knee(bone, up, head_mm, even_cut=True)[0] if why == CUT else knee
-    if first is not None and (cleared := without_tibia(bone, first)) is not bone:
-        again, why_not = find_knee(cleared, first.up, head_mm)
+    cleared = False
+    if first is not None and (without := without_tibia(bone, first)) is not bone:
+        again, why_not = find_knee(without, first.up, head_mm)
         if again is not None or knee is not None:
-            return cleared, again, why_not
-    return bone, knee, why
+            bone, knee, why, cleared = without, again, why_not, True
+    if knee is not None:
+        even = evened_condyles(bone, knee)
+        again, _ = find_knee(even, knee.up, head_mm)
+        if again is not None:
+            bone, knee = even, again
+    return bone, knee, why, cleared
 
 
 def _cuts(bone: Bone, hip: Hip | None) -> tuple[bool, bool]:
