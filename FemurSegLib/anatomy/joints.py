@@ -36,8 +36,9 @@ TIBIA_DEG = (-45.0, 90.0)
 """Part of it that may touch the tibia in a knee that is not bent far; behind it the fit is loose."""
 BELOW_MM = 2.5
 """In front of the condyles and between them a femur lies higher than they do; what is lower by this is no femur."""
-BAND = 0.15
-"""Half the breadth of a condyle's bearing surface, as a part of the width of the knee."""
+BAND = 0.2
+"""Half the breadth of a condyle's bearing surface, as a part of the width of the knee. With 0.15 the fit followed a
+film 16 mm wide instead of ignoring it."""
 CONDYLE_POWERS = tuple((a, b) for a in range(7) for b in range(3) if a + 2 * b < 7)
 """Of the angle and of the place along the axis, in the radius of a condyle: nearly a surface of revolution. With
 powers of the angle to the fourth alone it missed exact condyles by up to 0.4 mm where lines touch them."""

@@ -8,15 +8,16 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from anatomy.toy_femur import CONDYLE_RADIUS, HEAD_RADIUS, toy_femur
+from anatomy.toy_femur import CONDYLE_RADIUS, HALF_GAP, HEAD_RADIUS, KNEE, toy_femur
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from FemurSegLib.anatomy.bone import Bone
 from FemurSegLib.anatomy.landmarks import find_landmarks, landmark_points
 from FemurSegLib.anatomy.measurements import NAMES, measure, numbers_from_landmarks, points_of
-from FemurSegLib.anatomy.stability import perturbed, poses, roughen
-from FemurSegLib.sides import LEFT, RIGHT
+from FemurSegLib.anatomy.stability import perturbed, poses, roughen, voxelize
+from FemurSegLib.sides import LABELS, LEFT, RIGHT
 
 SPACING = (1.2, 1.2, 1.5)
 NEEDS_BOTH = ("anteversion_deg", "mldfa_deg", "anatomical_mechanical_angle_deg", "length_mm", "bow_radius_mm")
@@ -81,6 +82,34 @@ def test_a_rough_mask_is_as_long_as_a_smooth_one():
     assert lengthened > 0.8  # by the farthest two points
     long, exact = (measure(find_landmarks(bone))["length_mm"].value for bone in (rough, smooth))
     assert abs(long - exact) < 0.6
+
+
+def knee_with(added) -> tuple:
+    """Labels and grid of the toy's lower half, with what `added` (x, y, z from the condyles' middle, mm) says."""
+    labels, grid, _ = toy_femur(spacing_mm=SPACING, upper_mm=230.0)
+    k, j, i = np.indices(grid.shape)
+    x, y, z = np.moveaxis(grid.lps(np.stack([i, j, k], axis=-1)) - KNEE, -1, 0)
+    return np.where(added(x, y, z), 1, labels).astype(np.uint8), grid
+
+
+def test_a_knee_that_stands_out_far_in_front_is_not_read_from_front_to_back():
+    def more(x, y, z):
+        front = (y < 0) & ((x / 40) ** 2 + (y / 50) ** 2 + ((z - 6) / 16) ** 2 < 1)
+        beside = (np.abs(x) > 20) & ((x / 56) ** 2 + ((y - 8) / 24) ** 2 + ((z - 4) / 18) ** 2 < 1)
+        return front | beside
+
+    bone = Bone.of_mask(*knee_with(more), RIGHT)
+    assert -bone.points_mm[:, 1].min() > bone.points_mm[:, 1].max()
+    knee = find_landmarks(bone).knee
+    assert knee is not None and knee.posterior[1] > 0.95
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_noise_does_not_turn_the_line_through_blunt_epicondyles(seed):
+    wide = HALF_GAP + 27
+    labels, grid = knee_with(lambda x, y, z: (x / wide) ** 2 + ((y - 14) / 24) ** 2 + ((z - 4) / 18) ** 2 < 1)
+    rough = Bone.of_mask(roughen(labels, np.random.default_rng(seed)), grid, RIGHT)
+    assert values(find_landmarks(rough))["condylar_twist_deg"] == pytest.approx(0.0, abs=0.6)
 
 
 def test_the_pose_of_the_surface_plays_no_part():
@@ -185,6 +214,20 @@ def test_a_mask_of_a_turned_real_femur_gives_what_its_exact_mesh_gives(shapes, n
             assert read["length_mm"] == pytest.approx(truth["length_mm"], abs=1.0)
             for key in ("neck_shaft_angle_deg", "anteversion_deg", "anatomical_mechanical_angle_deg", "mldfa_deg"):
                 assert read[key] == pytest.approx(truth[key], abs=0.8), key
+
+
+def test_a_film_in_a_narrow_joint_space_does_not_turn_the_line_below_the_condyles(shapes):
+    (_, bone, _), *_ = real_femora(shapes, "llp26-0")
+    labels, grid = voxelize(bone, (1.0, 1.0, 1.0))
+    right = find_landmarks(Bone.of_mask(labels, grid, bone.side))
+    index = np.rint(grid.ijk(right.knee.distal_mm[0])).astype(int)[::-1]
+    box = tuple(slice(max(0, n - 12), n + 13) for n in index)
+    near = np.linalg.norm(np.indices(labels[box].shape).T - (index - [s.start for s in box]), axis=-1).T < 8
+    film = near & (distance_transform_edt(labels[box] == 0) < 2.5)
+    labels[box][film] = LABELS[bone.side]
+    found = find_landmarks(Bone.of_mask(labels, grid, bone.side))
+    assert found.left_out == ()
+    assert values(found)["mldfa_deg"] == pytest.approx(values(right)["mldfa_deg"], abs=1.0)
 
 
 def test_tangent_points_lie_on_the_shape_model_s_own_articular_surface(shapes):
