@@ -21,10 +21,11 @@ SUMMIT_MM, FLATTEST_PER_MM = 15.0, 1 / 150
 noise than in one vertex. Surfaces flatter than a radius of 150 mm are taken for as flat as that."""
 OVERSHOOT_MM = 0.5
 """A summit is not higher than this above all the surface that it was fitted to."""
-EPICONDYLE_MM, CAP_MM, BLUNT_MM = 15.0, 3.0, 12.0
+EPICONDYLE_MM, CAP_MM, BLUNT_MM, HOLD_PER_MM = 15.0, 3.0, 12.0, 1 / 50
 """Both epicondyles are sought this close to the middle of the condyles. One is the summit (`summit`) of the surface
 within 12 mm of it, uphill from the middle of what lies within 3 mm of the most prominent point: both are so blunt
-that the most prominent point itself, and the twist that follows, depended on noise and pose by up to 3 degrees."""
+that the most prominent point itself, and the twist that follows, depended on noise and pose by up to 3 degrees. On
+one that is as good as flat the summit is held near that middle."""
 FLEXION_DEG = (15.0, 120.0)
 """Part of the condyles that the sphere and cylinder are fitted to, as the angle of the normal from straight
 down towards the back: the arc on which the tibia turns (Eckhoff 2007 takes 10 to 120)."""
@@ -202,9 +203,10 @@ def _tangent(bone: Bone, block, outward, medial, width) -> np.ndarray | None:
     return np.array(touch)
 
 
-def summit(points, areas, normal, start, reach_mm: float = SUMMIT_MM) -> np.ndarray:
+def summit(points, areas, normal, start, reach_mm: float = SUMMIT_MM, hold_per_mm: float = 0.0) -> np.ndarray:
     """Highest point along `normal` of the quadratic surface fitted to the elements within `reach_mm` of it, found
-    uphill from `start`: unlike the highest vertex it is not lifted by noise."""
+    uphill from `start`: unlike the highest vertex it is not lifted by noise. hold_per_mm: curvature added about
+    `start`, so that on a plateau the point stays there."""
     first, second = perpendiculars(normal)
     middle = start
     for _ in range(12):
@@ -221,7 +223,8 @@ def summit(points, areas, normal, start, reach_mm: float = SUMMIT_MM) -> np.ndar
         bend = np.array([[2 * c[3], c[4]], [c[4], 2 * c[5]]])
         values, vectors = np.linalg.eigh(bend)
         values = np.minimum(values, -FLATTEST_PER_MM)  # a plateau or a saddle: small steps uphill
-        step = -vectors @ ((vectors.T @ c[1:3]) / values)
+        back = hold_per_mm * np.array([(start - middle) @ first, (start - middle) @ second])
+        step = -vectors @ ((vectors.T @ (c[1:3] + back)) / (values - hold_per_mm))
         step *= min(1.0, 0.4 * reach_mm / max(np.linalg.norm(step), 1e-9))
         lift = c[0] + c[1:3] @ step + 0.5 * step @ bend @ step
         lift = min(lift, height.max() + OVERSHOOT_MM)  # where elements lie on one side only the surface runs away
@@ -306,5 +309,5 @@ def _epicondyles(bone: Bone, block, spheres, medial) -> np.ndarray:
         cap = np.maximum(1 - (height.max() - height) / CAP_MM, 0.0) * bone.areas_mm2
         start = np.average(bone.centers_mm, axis=0, weights=cap)
         use = block & (away < EPICONDYLE_MM + BLUNT_MM) & (bone.smooth_normals @ outward > 0.6)
-        tips.append(summit(bone.centers_mm[use], bone.areas_mm2[use], outward, start, BLUNT_MM))
+        tips.append(summit(bone.centers_mm[use], bone.areas_mm2[use], outward, start, BLUNT_MM, HOLD_PER_MM))
     return np.array(tips)
