@@ -340,6 +340,11 @@ def _about_mask(side: str, mask: _Mask, cut) -> list[Finding]:
     if mask.body.parted:
         words = f"The {name} was joined to the other femur, and cut off where their boxes meet; look at it there."
         found.append(Finding("femora_joined", words, side))
+    if mask.body.severed:
+        words = (
+            f"Another bone hung on the mask of the {name} by a narrow bridge, and was cut off; look at the joints."
+        )
+        found.append(Finding("other_bone", words, side))
     if mask.body.second > SECOND_PART:
         words = f"The {name} came out in pieces and only the largest was kept; look for a fracture or metal."
         found.append(Finding("femur_in_pieces", words, side))

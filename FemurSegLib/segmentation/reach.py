@@ -20,10 +20,11 @@ from FemurSegLib.segmentation.cleanup import THRESHOLD
 if TYPE_CHECKING:
     from FemurSegLib.volume import Volume
 
-STEP_MM = 60.0
-"""How far beyond the face of a box one look goes."""
+STEP_MM = (40.0, 60.0, 60.0)
+"""How far beyond the face of a box one look goes, by axis (k, j, i). Up and down a box is seldom as short as
+that, and the next bone begins there."""
 STEPS = (1, 2, 1)
-"""Looks beyond a face, by axis (k, j, i). More front to back: one view alone sees that extent."""
+"""Looks beyond a face, by axis. More front to back: one view alone sees that extent."""
 INSIDE_MM, BESIDE_MM = 40.0, 30.0
 """What a look shows of the box itself, and around the part of its face that the mask touches."""
 
@@ -73,7 +74,7 @@ def _follow(ct: Volume, face: Corners, axis: int, end: int, probability) -> Corn
     low, high = (corner.copy() for corner in face)
     for _ in range(STEPS[axis]):
         before, after = np.full(3, BESIDE_MM), np.full(3, BESIDE_MM)
-        before[axis], after[axis] = (INSIDE_MM, STEP_MM) if end else (STEP_MM, INSIDE_MM)
+        before[axis], after[axis] = (INSIDE_MM, STEP_MM[axis]) if end else (STEP_MM[axis], INSIDE_MM)
         start = np.maximum(face[0] - np.ceil(before / spacing).astype(int), 0)
         stop = np.minimum(face[1] + np.ceil(after / spacing).astype(int), size)
         shown = probability(ct.crop(tuple(start), tuple(stop))) > THRESHOLD

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from FemurSegLib.segmentation.cleanup import SPUR_VOXELS, largest, one_body
+from FemurSegLib.segmentation.cleanup import SPUR_VOXELS, largest, one_body, without_other_bone
 
 
 def ball(shape, centre, radius):
@@ -117,3 +117,31 @@ def test_what_is_thin_everywhere_stays():
     plate = np.zeros(SHAPE, bool)
     plate[10:14, 5:35, 5:50] = True
     assert np.array_equal(one_body(probability(plate)).mask, plate)
+
+
+def joined(bridge: int, size: int = 14):
+    """Two balls of 28 voxels across, with a rod of `bridge` voxels across between them; (k, j, i)."""
+    k, j, i = np.indices((80, 40, 40)) - np.array([0, 20, 20])[:, None, None, None]
+    across = j**2 + i**2
+    balls = [(k - middle) ** 2 + across < size**2 for middle in (20, 58)]
+    return balls, balls[0] | balls[1] | ((across < (bridge / 2) ** 2) & (abs(k - 39) < 20))
+
+
+def test_a_bone_that_hangs_on_by_a_narrow_bridge_is_cut_off():
+    (upper, lower), both = joined(bridge=6)
+    weight = np.where(np.indices(both.shape)[0] < 30, 1.0, 0.05).astype(np.float32)
+    for own, other, favour in ((upper, lower, weight), (lower, upper, weight[::-1])):
+        body = one_body(both.astype(np.float32), favour)
+        assert body.severed and not (body.mask & other).any()
+        assert (body.mask & own).sum() > 0.99 * own.sum()
+
+
+def test_one_bone_stays_whole_where_it_is_narrow():
+    both = joined(bridge=14)[1]
+    assert without_other_bone(both) is both
+    assert not one_body(both.astype(np.float32)).severed
+
+
+def test_a_bridge_that_the_edge_of_the_scan_cuts_is_not_narrow():
+    both = joined(bridge=12)[1][:, :, 20:]  # half of it is seen
+    assert without_other_bone(both) is both
