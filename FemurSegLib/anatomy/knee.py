@@ -122,7 +122,7 @@ def find_knee(
     if fitted is None:
         return None, "the condyles are not round enough for a condylar axis"
     spheres, by_spheres, axis, radius = fitted
-    epicondyles = _epicondyles(bone, block, spheres, medial)
+    epicondyles = _epicondyles(bone, block, by_spheres.point_mm, medial)
     return (
         Knee(up, width, medial, posterior, center, back, low, epicondyles, spheres, by_spheres, axis, radius),
         "",
@@ -163,13 +163,15 @@ def _groove(bone: Bone, up, side, outward, width) -> float:
     """How deep (mm) the lower end is hollow between both sides, seen along `outward`.
 
     The fossa between the condyles is 14 to 22 mm deep in ten painted femora, the groove of the kneecap in front at
-    most 6. (How far front and back stand out from the shaft says less where the femur is bent.)
+    most 6. (How far front and back stand out from the shaft says less where the femur is bent.) 0 where what is
+    lowest is no knee but a tip.
     """
     height = bone.centers_mm @ up
     low = bone.centers_mm[height < height.min() + LOW * width]
     place, reach = low @ side, low @ outward
     aside = np.abs(place - 0.5 * (place.min() + place.max())) / width
-    return float(reach[(aside > 0.15) & (aside < 0.4)].max() - reach[aside < 0.08].max(initial=-np.inf))
+    beside, between = reach[(aside > 0.15) & (aside < 0.4)], reach[aside < 0.08]
+    return float(beside.max() - between.max()) if len(beside) and len(between) else 0.0
 
 
 def _tangent(bone: Bone, block, outward, medial, width) -> np.ndarray | None:
@@ -298,11 +300,10 @@ def condylar_axes(bone: Bone, block, up, medial, posterior, back, width):
     return tuple(spheres), between, axis, radius
 
 
-def _epicondyles(bone: Bone, block, spheres, medial) -> np.ndarray:
+def _epicondyles(bone: Bone, block, middle_mm, medial) -> np.ndarray:
     """Most prominent points of both sides along `medial`, within `EPICONDYLE_MM` of the line through the middle of
-    the condyles' spheres."""
-    middle = Line(0.5 * (spheres[0].center_mm + spheres[1].center_mm), medial)
-    away = middle.distance_mm(bone.centers_mm)
+    the condyles."""
+    away = Line(middle_mm, medial).distance_mm(bone.centers_mm)
     tips = []
     for outward in (medial, -medial):
         height = np.where(block & (away < EPICONDYLE_MM), bone.centers_mm @ outward, -np.inf)

@@ -17,6 +17,7 @@ from FemurSegLib.anatomy.bone import Bone
 from FemurSegLib.anatomy.landmarks import find_landmarks, landmark_points
 from FemurSegLib.anatomy.measurements import NAMES, measure, numbers_from_landmarks, points_of
 from FemurSegLib.anatomy.stability import perturbed, poses, roughen, voxelize
+from FemurSegLib.grid import Grid
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 
 SPACING = (1.2, 1.2, 1.5)
@@ -301,3 +302,16 @@ def test_the_numbers_need_nothing_but_numpy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_tip_that_hangs_below_the_knee_leaves_no_knee_and_is_no_fault():
+    labels, grid, _ = toy_femur(spacing_mm=(2.0, 2.0, 2.0))
+    below = 30
+    labels = np.pad(labels, ((below, 0), (0, 0), (0, 0)))
+    grid = Grid(labels.shape, grid.spacing_mm, tuple(grid.lps((0, 0, -below))), grid.direction)
+    lowest = np.flatnonzero(labels.any(axis=(1, 2)))[0]
+    j, i = np.argwhere(labels[lowest + 3])[0]
+    labels[lowest - 18 : lowest + 6, j - 3 : j + 4, i - 3 : i + 4] = labels.max()
+    found = find_landmarks(Bone.of_mask(labels, grid, RIGHT))
+    assert found.knee is None and found.reasons["knee"]
+    assert found.hip is not None
