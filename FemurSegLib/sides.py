@@ -5,6 +5,8 @@ from __future__ import annotations
 RIGHT, LEFT = "right_femur", "left_femur"
 SIDES = (RIGHT, LEFT)
 
+OTHER = {RIGHT: LEFT, LEFT: RIGHT}
+
 LABELS = {RIGHT: 1, LEFT: 2}
 """Value of each femur in a labelmap. The sides are the patient's."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from FemurSegLib.errors import InputError
-from FemurSegLib.sides import LABELS, LEFT, RIGHT
+from FemurSegLib.sides import LABELS, OTHER, RIGHT
 
 from .fitting import unit
 
@@ -93,8 +93,7 @@ class Bone:
 
     def mirrored(self) -> Bone:
         """The same bone as one of the other side."""
-        other = LEFT if self.side == RIGHT else RIGHT
-        return Bone(self.points_mm * MIRROR, self.triangles[:, ::-1], other)
+        return Bone(self.points_mm * MIRROR, self.triangles[:, ::-1], OTHER[self.side])
 
     def as_right(self) -> Bone:
         """Itself, or its mirror image: a right femur in any case."""

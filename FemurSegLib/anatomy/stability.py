@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from FemurSegLib.grid import Grid
-from FemurSegLib.sides import LABELS, LEFT, RIGHT
+from FemurSegLib.sides import LABELS, OTHER
 from FemurSegLib.surface import EDGE_LENGTH_MM
 
 from .bone import Bone
@@ -95,7 +95,7 @@ def perturbed(
     for number, pose in enumerate(which):
         side, triangles, points = bone.side, bone.triangles, bone.points_mm - center
         if pose.mirror:
-            side, triangles = (LEFT if side == RIGHT else RIGHT), triangles[:, ::-1]
+            side, triangles = OTHER[side], triangles[:, ::-1]
             points = points * [-1.0, 1.0, 1.0]
         moved = Bone(points @ pose.turn.T, triangles, side)
         labels, grid = voxelize(moved, spacing_mm)

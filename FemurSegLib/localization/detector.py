@@ -24,7 +24,7 @@ from FemurSegLib.errors import ModelError
 from FemurSegLib.localization import ultralytics_offline
 from FemurSegLib.localization.detection import Detection, iou
 from FemurSegLib.localization.radiograph import VIEWS, Radiograph
-from FemurSegLib.sides import LEFT, RIGHT, SIDES
+from FemurSegLib.sides import OTHER, SIDES
 
 __all__ = ["IMAGE_SIZE", "Detection", "Detector", "load_network", "network_name"]
 
@@ -139,7 +139,7 @@ def look(network, image: np.ndarray, size: int, mirrored: bool = False) -> list[
 
 def _unmirrored(found: Detection, columns: int) -> Detection:
     x0, y0, x1, y1 = found.box
-    return Detection(LEFT if found.side == RIGHT else RIGHT, found.score, (columns - x1, y0, columns - x0, y1))
+    return Detection(OTHER[found.side], found.score, (columns - x1, y0, columns - x0, y1))
 
 
 def letterbox(image: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, float], tuple[int, int]]:

@@ -20,7 +20,7 @@ from FemurSegLib.errors import InputError
 from FemurSegLib.findings import Finding
 from FemurSegLib.localization.detection import Detection
 from FemurSegLib.localization.radiograph import VIEWS, Radiograph
-from FemurSegLib.sides import DISPLAY_NAMES, LEFT, RIGHT, SIDES
+from FemurSegLib.sides import DISPLAY_NAMES, LEFT, OTHER, RIGHT, SIDES
 
 MIN_SCORE = 0.25
 """Weaker detections are not considered."""
@@ -310,7 +310,7 @@ def _missing(regions: dict[str, Region], grid) -> list[Finding]:
     beyond = grid.shape[2] - 0.5 - region.upper_ijk[0] if side == RIGHT else region.lower_ijk[0] + 0.5
     if beyond * grid.spacing_mm[0] < OTHER_LEG_MM:
         return [Finding("one_femur", f"Only the {_name(side)} was found; the scan does not reach the other.", side)]
-    other = LEFT if side == RIGHT else RIGHT
+    other = OTHER[side]
     message = f"Only the {_name(side)} was found; the scan is wide enough for the {_name(other)}."
     return [Finding("femur_missing", message, other)]
 

@@ -97,7 +97,7 @@ def without_other_bone(mask: np.ndarray, weight: np.ndarray | None = None) -> np
     radius = BRIDGE_RADIUS / 2
     wide = np.pad(mask[half], int(radius) + 1, mode="edge")
     inner = (slice(int(radius) + 1, -int(radius) - 1),) * 3
-    middles, count = ndimage.label((ndimage.distance_transform_edt(wide) > radius)[inner])
+    middles, count = ndimage.label((depth(wide, (1.0, 1.0, 1.0), radius) > radius)[inner])
     sizes = 8 * np.bincount(middles.ravel())[1:]
     if np.count_nonzero(sizes >= BONE_VOXELS) < 2:
         return mask
