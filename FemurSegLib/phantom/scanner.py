@@ -8,10 +8,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from FemurSegLib.phantom.metal_artefact import Beam, metal_artefact, sample_beam
+
 HU_RANGE = (-1024.0, 3071.0)
 METAL_HU = 2500.0
-STREAK_LENGTH_MM = 6.0
-"""Along the slices: at this distance the streaks of metal are alike to 1/e."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Scanner:
     """blur_mm: standard deviation of the in-plane point spread; sharpen: overshoot of a bone kernel (0
     none); slice_mm: slice thickness; spacing_mm: distance of slices; noise_hu: standard deviation of fine
     noise, `grain_mm` its correlation length; streak_hu: of the left-to-right streaks of a low dose; gain
-    and offset_hu: calibration; cupping_hu: slow shading."""
+    and offset_hu: calibration; cupping_hu: slow shading; beam: how it meets metal."""
 
     blur_mm: float
     sharpen: float
@@ -31,6 +31,7 @@ class Scanner:
     gain: float
     offset_hu: float
     cupping_hu: float
+    beam: Beam = Beam()
 
 
 def sample_scanner(rng: np.random.Generator) -> Scanner:
@@ -48,6 +49,7 @@ def sample_scanner(rng: np.random.Generator) -> Scanner:
         gain=rng.uniform(0.95, 1.06),
         offset_hu=rng.normal(0, 8),
         cupping_hu=rng.uniform(0, 15),
+        beam=sample_beam(rng),
     )
 
 
@@ -58,7 +60,7 @@ def scan(hu: torch.Tensor, scanner: Scanner, spacing_mm, generator: torch.Genera
     """
     shape, device = hu.shape, hu.device
     hu = hu.clamp(*HU_RANGE)
-    metal = hu > METAL_HU
+    metal = (hu > METAL_HU).float()
     hu = blur(hu, scanner.blur_mm / spacing_mm[0], axes=(1, 2))
     if scanner.sharpen:
         hu = hu + scanner.sharpen * (hu - blur(hu, 1.2 / spacing_mm[0], axes=(1, 2)))
@@ -75,36 +77,14 @@ def scan(hu: torch.Tensor, scanner: Scanner, spacing_mm, generator: torch.Genera
     if scanner.streak_hu > 1:
         streak = blur(blur(white(hu.shape), 7.0 / spacing_mm[0], axes=(2,)), 0.5 / spacing_mm[1], axes=(1,))
         hu = hu + streak / streak.std().clamp(min=1e-3) * scanner.streak_hu * (hu > -400)
+    if metal.any():
+        metal = blur(metal, 0.29 * scanner.slice_mm / spacing_mm[2], axes=(0,))
+        metal = resize(metal, hu.shape) if metal.shape != hu.shape else metal
+        hu = hu + metal_artefact(metal, spacing_mm, scanner.beam, generator) * (metal < 0.5)
     hu = resize(hu, shape) if hu.shape != shape else hu
     if scanner.cupping_hu:
         hu = hu + resize(white((3, 3, 3)), shape) * scanner.cupping_hu * (hu > -400)
-    if metal.any():
-        hu = hu + _metal_streaks(metal, spacing_mm, generator)
     return (hu * scanner.gain + scanner.offset_hu * (hu > -400)).clamp(*HU_RANGE)
-
-
-def _metal_streaks(metal, spacing_mm, generator) -> torch.Tensor:
-    """Bright and dark rays (HU) that leave the metal of each slice; an impression, not a physical model."""
-    device, (slices, rows, columns) = metal.device, metal.shape
-    amount = metal.float().mean((1, 2))
-    j = torch.arange(rows, device=device, dtype=torch.float32)[None, :, None]
-    i = torch.arange(columns, device=device, dtype=torch.float32)[None, None, :]
-    total = metal.float().sum((1, 2)).clamp(min=1)[:, None, None]
-    center_j = (metal * j).sum((1, 2), keepdim=True) / total
-    center_i = (metal * i).sum((1, 2), keepdim=True) / total
-    y, x = (j - center_j) * spacing_mm[1], (i - center_i) * spacing_mm[0]
-    angle = torch.atan2(y, x) / (2 * np.pi) + 0.5
-    rays = torch.randn((slices, 1, 49), generator=generator, device=device)
-    rays = blur(rays, STREAK_LENGTH_MM / 2 / spacing_mm[2], axes=(0,))
-    rays = rays / rays.std().clamp(min=1e-3)
-    rays[..., -1] = rays[..., 0]
-    at = torch.stack(
-        [angle * 2 - 1, torch.linspace(-1, 1, slices, device=device)[:, None, None].expand_as(angle)], -1
-    )
-    pattern = F.grid_sample(rays[None].transpose(1, 2), at.reshape(1, slices, -1, 2), align_corners=True)
-    pattern = pattern.reshape(metal.shape)
-    radius = torch.hypot(x, y)
-    return 420 * pattern * torch.exp(-radius / 45) * (amount > 0)[:, None, None] * (~metal)
 
 
 def blur(volume, sigma: float, axes) -> torch.Tensor:

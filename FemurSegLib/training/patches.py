@@ -118,11 +118,11 @@ def _interesting_point(anatomy: Anatomy, tissue: Tissue, rng: np.random.Generato
         side = tissue.metal_side
     leg = anatomy.legs[side]
     where = rng.random()
-    if where < 0.4:
+    if where < 0.5:
         along = rng.uniform(0.82, 1.05)
-    elif where < 0.66:
+    elif where < 0.72:
         along = rng.uniform(-0.08, 0.18)
-    elif where < 0.78:
+    elif where < 0.82:
         along = rng.uniform(0.15, 0.85)
     elif where < 0.95:
         return leg.knee_mm + (leg.ankle_mm - leg.knee_mm) * rng.uniform(0.05, 0.8) + rng.normal(0, 14, 3)
