@@ -17,13 +17,13 @@ import numpy as np
 
 from FemurSegLib.sides import LABELS
 
+from .bars import BARS
 from .bone import Bone
 from .compartments import COMPARTMENT_LABELS, CORTICAL, INSIDE, find_compartments
 from .painted_femora import PARTS, PaintedFemur, add_options, announce, painted_femora
 from .thickness import along_normals
 
 WAYS = ("network", "network, Otsu", "network, rough mask", "threshold")
-BARS = {"dice": 0.965, "mean_mm": 0.35}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,8 +113,8 @@ def summary(rows: list[dict[str, float]]) -> str:
     column = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     dice, mean_mm = column["dice"], column["mean_mm"]
     words = [
-        f"endosteal Dice {dice.mean():.4f} (worst {dice.min():.4f}; bar {BARS['dice']})",
-        f"mean distance {mean_mm.mean():.3f} mm (worst {mean_mm.max():.3f}; bar {BARS['mean_mm']})",
+        f"endosteal Dice {dice.mean():.4f} (worst {dice.min():.4f}; bar: {BARS['endosteal_dice'].limit})",
+        f"mean distance {mean_mm.mean():.3f} mm (worst {mean_mm.max():.3f}; bar: {BARS['endosteal_mm'].limit})",
         f"HD95 {column['hd95_mm'].mean():.2f} mm",
     ]
     for part in ("inside", "cortex"):

@@ -19,61 +19,26 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from FemurSegLib.errors import NoFemurError
 from FemurSegLib.sides import LABELS
 
+from .bars import ANGLES, LENGTHS, QUANTITIES, Quantity
 from .compartments import COMPARTMENT_LABELS, INSIDE, find_compartments
 from .landmarks import find_landmarks, landmark_points
-from .measurements import NAMES, measure
+from .measurements import measure
 from .painted_femora import PaintedFemur, add_options, announce, painted_femora
 from .record import femur_record
-from .regions import REGION_NAMES, label_regions, region_volumes, whole_volume
+from .regions import label_regions, region_volumes, whole_volume
 
 PREDICTED, EXACT = "the engine's mask", "the exact mask"
-ANGLES = tuple(key for key in NAMES if key.endswith("_deg") and key != "condylar_axes_deg")
-"""All but the agreement of two methods, which is no angle of the bone."""
-LENGTHS = ("length_mm", "mechanical_length_mm")
 BESIDE_MM = 70.0
 """What the scan shows beside a femur. With less it ends in the pelvis just above the head, as no scan does: the
 mask then runs into the pelvis there (look with --beside 7)."""
 POSES = 2
 """Copies that repeatability is read from: one turned by 10 to 30 degrees, one mirrored too (stability.poses)."""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """What is compared. `bar`: the largest error, or for `share` the smallest value; None where there is none."""
-
-    key: str
-    name: str
-    unit: str
-    bar: float | None = None
-    share: bool = False
-    """1 is perfect, as Dice; else 0 is."""
-
-
-QUANTITIES = (
-    Quantity("periosteal_dice", "Periosteal Dice", "", 0.98, True),
-    Quantity("periosteal_mm", "Periosteal mean distance", "mm", 0.35),
-    Quantity("periosteal_hd95_mm", "Periosteal HD95", "mm"),
-    Quantity("endosteal_dice", "Endosteal Dice", "", 0.965, True),
-    Quantity("endosteal_mm", "Endosteal mean distance", "mm", 0.35),
-    Quantity("endosteal_hd95_mm", "Endosteal HD95", "mm"),
-    *(Quantity(f"volume {key}", f"Volume: {name.lower()}", "%", 3.0) for key, name in REGION_NAMES.items()),
-    *(Quantity(f"cortical {key}", f"Cortex: {name.lower()}", "%", 5.0) for key, name in REGION_NAMES.items()),
-    Quantity("head_center_mm", "Head centre, distance", "mm", 1.0),
-    Quantity("head_diameter_mm", "Head diameter", "%", 2.0),
-    *(Quantity(key, NAMES[key], "deg", 1.0) for key in ANGLES),
-    *(Quantity(key, NAMES[key], "mm", 1.0) for key in LENGTHS),
-    *(Quantity(f"repeated {key}", f"Repeated: {NAMES[key]}", "deg", 0.5) for key in ANGLES),
-)
-"""All that has a bar in the project's task, and some that help to understand it. `Repeated`: how far an angle is
-off at most when the same mask is read turned and mirrored (`POSES`)."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -141,7 +106,7 @@ def answers_of(record: dict) -> dict:
 
 
 def femur_errors(femur: PaintedFemur, answers: dict, mask: str, device: str = "auto") -> tuple[dict, str]:
-    """Errors by the keys of `QUANTITIES`, and what was said about the femur, in words.
+    """Errors by the keys of `bars.QUANTITIES`, and what was said about the femur, in words.
 
     Of a femur that was not found, or found as one of the other side, Dice is 0 and all else nan.
     """
@@ -211,37 +176,14 @@ def _table_line(quantity: Quantity, rows) -> str:
     known = values[np.isfinite(values)]
     name = f"{quantity.name}, {quantity.unit}" if quantity.unit else quantity.name
     if not len(known):
-        return f"{name:66s}{'-':>9s}{'-':>9s}{'-':>9s}  {_bar(quantity):16s}{verdict(quantity, values)}"
+        return f"{name:66s}{'-':>9s}{'-':>9s}{'-':>9s}  {quantity.limit:16s}{quantity.verdict(values)}"
     size = known if quantity.share else np.abs(known)
     worst = size.min() if quantity.share else known[size.argmax()]
     digits = 4 if quantity.share else 2
     signed = quantity.unit in ("%", "deg") or quantity.key in LENGTHS
     bias = f"{known.mean():+9.{digits}f}" if signed and not quantity.key.startswith("repeated") else f"{'':9s}"
     numbers = f"{size.mean():9.{digits}f}{worst:9.{digits}f}{bias}"
-    return f"{name:66s}{numbers}  {_bar(quantity):16s}{verdict(quantity, values)}"
-
-
-def _bar(quantity: Quantity) -> str:
-    if quantity.bar is None:
-        return "none"
-    return f"at {'least' if quantity.share else 'most'} {quantity.bar:g}"
-
-
-def verdict(quantity: Quantity, values: Iterable[float]) -> str:
-    """Whether femora with these values (signed errors, or Dice) reach the bar, in words.
-
-    A femur without a value reaches nothing: then no mean does either.
-    """
-    if quantity.bar is None:
-        return ""
-    values = np.array(list(values), float)
-    size = values if quantity.share else np.abs(values)
-    sign = 1 if quantity.share else -1
-    with np.errstate(invalid="ignore"):
-        every, mean = (sign * size >= sign * quantity.bar).all(), sign * size.mean() >= sign * quantity.bar
-    words = "yes, by every femur" if every else "yes on average, not by every femur" if mean else "NO"
-    missing = int(np.isnan(values).sum())
-    return words + (f" (missing in {missing} of {len(values)})" if missing else "")
+    return f"{name:66s}{numbers}  {quantity.limit:16s}{quantity.verdict(values)}"
 
 
 def _of_masks(name: str, found: np.ndarray, true: np.ndarray, spacing_mm) -> dict[str, float]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from FemurSegLib.sides import SIDES
 
+from .bars import BARS
 from .bone import Bone
 from .knee import condylar_axes
 from .landmarks import find_landmarks, landmark_points
@@ -32,9 +33,7 @@ BARRED = (
     "mldfa_deg",
     "anatomical_mechanical_angle_deg",
 )
-"""What has a bar (`BARS`), against the exact mesh."""
-BARS = {"head_center_mm": 1.0, "head_diameter_mm": 0.02, "length_mm": 1.0}
-"""Largest error; of the diameter as a share, of an angle 1 degree."""
+"""What is held against its bar, read from a mask instead of the exact mesh."""
 SPACING_MM = (0.9, 0.9, 1.5)
 
 
@@ -80,10 +79,11 @@ def main(argv: list[str] | None = None) -> int:
                     errors["head_center_mm"] = np.linalg.norm(back(there[key]) - point)
                     by_pose[_kind(pose), "head_center_mm"].append(errors["head_center_mm"])
                 moved[key].append(np.linalg.norm(back(there[key]) - point) if key in there else np.nan)
-            errors["head_diameter_mm"] /= measured["head_diameter_mm"].value
+            errors["head_diameter_mm"] *= 100 / measured["head_diameter_mm"].value
             for key in BARRED:
-                if not abs(errors.get(key, np.nan)) <= BARS.get(key, 1.0):
-                    beyond.append(f"{name} {bone.side} {pose.name}: {key} {errors.get(key, np.nan):.2f}")
+                bar, error = BARS[key], errors.get(key, np.nan)
+                if not bar.reached(abs(error)):
+                    beyond.append(f"{name} {bone.side} {pose.name}: {key} {error:.2f} {bar.unit}")
         if args.mistakes:
             for kind, wrong in mistaken(bone, truth["neighbours"], args.spacing, args.first + number):
                 found = find_landmarks(wrong)

@@ -15,13 +15,12 @@ from toy_person import HEAD_RADIUS_MM, keep
 
 from FemurSegLib import pipeline
 from FemurSegLib.anatomy import compartments, end_to_end_study, painted_femora
-from FemurSegLib.anatomy.end_to_end_study import EXACT, PREDICTED, QUANTITIES, compare, femur_errors, table, verdict
+from FemurSegLib.anatomy.bars import BARS, QUANTITIES
+from FemurSegLib.anatomy.end_to_end_study import EXACT, PREDICTED, compare, femur_errors, table
 from FemurSegLib.anatomy.painted_femora import PaintedFemur
 from FemurSegLib.errors import NoFemurError
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
 from FemurSegLib.volume import Volume
-
-BY_KEY = {quantity.key: quantity for quantity in QUANTITIES}
 
 
 class Truth(torch.nn.Module):
@@ -121,11 +120,11 @@ def test_a_femur_that_is_not_found_or_has_the_wrong_side_reaches_nothing(femora,
         assert errors["periosteal_dice"] == errors["endosteal_dice"] == 0.0 and "no femur" in words.lower()
         for quantity in QUANTITIES:
             if quantity.bar is not None:
-                assert verdict(quantity, [errors[quantity.key]]).startswith("NO")
+                assert quantity.verdict([errors[quantity.key]]).startswith("NO")
 
 
 def test_errors_are_percent_of_volumes_and_millimetres_and_degrees_of_others():
-    exact = dict.fromkeys(BY_KEY, 10.0) | {"head_center": np.array([1.0, 2, 3]), "cortical neck": None}
+    exact = dict.fromkeys(BARS, 10.0) | {"head_center": np.array([1.0, 2, 3]), "cortical neck": None}
     found = exact | {"head_center": np.array([1.0, 5, 7]), "volume head": 11.0, "cortical whole": 8.0}
     found |= {"head_diameter_mm": 10.1, "anteversion_deg": 8.5, "length_mm": 10.4, "mldfa_deg": None}
     errors = compare(found, exact)
@@ -136,23 +135,23 @@ def test_errors_are_percent_of_volumes_and_millimetres_and_degrees_of_others():
 
 
 def test_a_bar_is_reached_by_all_on_average_or_not():
-    dice, volume = BY_KEY["periosteal_dice"], BY_KEY["volume head"]
-    assert verdict(dice, [0.98, 0.99]) == "yes, by every femur"
-    assert verdict(dice, [0.97, 0.999]) == "yes on average, not by every femur"
-    assert verdict(dice, [0.97, 0.98]) == "NO"
-    assert verdict(volume, [-2.9, 3.0]) == "yes, by every femur"
-    assert verdict(volume, [-4.0, 1.0]) == "yes on average, not by every femur"
-    assert verdict(volume, [-4.0, 4.0]) == "NO"  # not their mean of 0
-    assert verdict(volume, [0.1, np.nan]) == "NO (missing in 1 of 2)"
-    assert verdict(BY_KEY["periosteal_hd95_mm"], [1.0]) == ""
+    dice, volume = BARS["periosteal_dice"], BARS["volume head"]
+    assert dice.verdict([0.98, 0.99]) == "yes, by every femur"
+    assert dice.verdict([0.97, 0.999]) == "yes on average, not by every femur"
+    assert dice.verdict([0.97, 0.98]) == "NO"
+    assert volume.verdict([-2.9, 3.0]) == "yes, by every femur"
+    assert volume.verdict([-4.0, 1.0]) == "yes on average, not by every femur"
+    assert volume.verdict([-4.0, 4.0]) == "NO"  # not their mean of 0
+    assert volume.verdict([0.1, np.nan]) == "NO (missing in 1 of 2)"
+    assert BARS["periosteal_hd95_mm"].verdict([1.0]) == ""
 
 
 def test_the_table_shows_the_size_of_errors_the_worst_and_their_bias():
-    rows = [dict.fromkeys(BY_KEY, 1.0) | {"cortical whole": error} for error in (-8.0, 2.0)]
+    rows = [dict.fromkeys(BARS, 1.0) | {"cortical whole": error} for error in (-8.0, 2.0)]
     (told,) = (row for row in table(rows).splitlines() if row.startswith("Cortex: whole"))
     bar, words = ["at", "most", "5"], ["yes", "on", "average,", "not", "by", "every", "femur"]
     assert told.split("%")[1].split() == ["5.00", "-8.00", "-3.00", *bar, *words]
-    nothing = [dict.fromkeys(BY_KEY, np.nan)]
+    nothing = [dict.fromkeys(BARS, np.nan)]
     assert "missing in 1 of 1" in table(nothing)
 
 
