@@ -103,6 +103,7 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._guiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersModified)
             self.showFormat()
+            self.readWeights()
             self.showWeights()
 
     def onSceneStartClose(self, caller, event):
@@ -283,13 +284,17 @@ class FemurSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def showFormat(self):
         self.ui.exportButton.text = _("Export {format}").format(format=self._parameterNode.format.name)
 
-    def showWeights(self):
-        """A choice, unless all there is was chosen already."""
+    def readWeights(self):
+        """Which sets there are: a file, read when the module is entered and not at every change of an option."""
         sets = []
         with contextlib.suppress(FemurSegError):  # without weights: the engine says so
             sets = models.complete_sets()
+        self._sets = set(sets or [models.DEFAULT_SET])
+
+    def showWeights(self):
+        """A choice, unless all there is was chosen already."""
         for widget in (self.ui.weightsLabel, self.ui.weightsBox):
-            widget.visible = {self._parameterNode.weights.value} != set(sets or [models.DEFAULT_SET])
+            widget.visible = {self._parameterNode.weights.value} != self._sets
 
     def showSaved(self, paths):
         names = ", ".join(path.name for path in paths)

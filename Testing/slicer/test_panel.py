@@ -434,18 +434,19 @@ def test_choices_reach_the_engine_and_are_saved_with_the_scene(panel, applicatio
 
 
 def test_the_weights_are_a_choice_where_there_are_two_sets_or_another_was_saved(panel, monkeypatch):
-    sets, box = ["research"], panel.ui.weightsBox
-    monkeypatch.setattr(models, "complete_sets", lambda: sets)
+    sets, box, read = ["research"], panel.ui.weightsBox, []
+    monkeypatch.setattr(models, "complete_sets", lambda: read.append(1) or sets)
     panel.ui.advancedCollapsibleButton.collapsed = False
-    panel.widget.showWeights()
+    panel.widget.enter()
     assert not box.isVisible() and not panel.ui.weightsLabel.isVisible()
     sets.insert(0, "open")
-    panel.widget.showWeights()
+    panel.widget.enter()
     assert box.isVisible() and panel.ui.weightsLabel.isVisible() and "Open" in box.itemText(0)
     box.currentIndex = 0
     assert panel.widget.options().weights == "open"
+    assert len(read) == 2, "read again for a change of an option"
     del sets[0]
-    panel.widget.showWeights()
+    panel.widget.enter()
     assert box.isVisible(), "nothing falls back to the other set unseen"
 
 
