@@ -250,8 +250,12 @@ def _by_threshold(crop: Volume, femur: np.ndarray, tell) -> tuple[np.ndarray, Gr
 
 
 def otsu(values: np.ndarray) -> float:
-    """Otsu's threshold of numbers of any shape, by 256 bins: the middle of the thresholds that part them best, and
-    the middle of the range where all numbers are (nearly) the same."""
+    """Otsu's threshold of numbers of any shape and unit, by 256 bins: the middle of the thresholds that part them
+    best, and the middle of the range where all numbers are (nearly) the same.
+
+    (That of segmentation/threshold.py is for maps of a probability alone: 0.5 where nothing passes it, and the
+    lowest of the best, as ITK has it.)
+    """
     counts, edges = np.histogram(values, bins=256)
     middles = (edges[1:] + edges[:-1]) / 2
     below, total = np.cumsum(counts), np.cumsum(counts * middles)
