@@ -131,12 +131,11 @@ def summary(rows: list[dict[str, float]]) -> str:
 def _network(weights: Path | None):
     if weights is None:
         return None
-    from safetensors.torch import load_file
-
     from FemurSegLib.segmentation.compartment_network import CompartmentNetwork
+    from FemurSegLib.training.checkpoint import load_weights
 
     network = CompartmentNetwork()
-    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()})
+    load_weights(network, weights)
     return network
 
 

@@ -38,15 +38,25 @@ def write_weights(path: Path, network) -> None:
     partial.replace(path)
 
 
-def load_weights(network, path: Path) -> None:
-    """Fills a network from a safetensors file. Raises InputError where it is none, or of another network."""
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file on the CPU, half precision as float32. Raises InputError for other files."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} holds no weights to start from.", "Give weights of the same network.") from error
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} holds no weights.", "Give a safetensors file that a training wrote.") from error
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def load_weights(network, path: Path, tensors: dict[str, torch.Tensor] | None = None) -> None:
+    """Fills a network from a safetensors file, or from its tensors where it was read before. Raises InputError
+    where it is none, or of another network."""
+    try:
+        network.load_state_dict(read_weights(path) if tensors is None else tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path} holds weights of another network.", "Give those of the same network.") from error
 
 
 @contextmanager

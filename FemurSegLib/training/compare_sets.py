@@ -159,8 +159,6 @@ def _judge(settings: SegmenterTraining, judged, segment, is_over, report) -> lis
 
 def _models_of(settings: SegmenterTraining) -> tuple[Path, str]:
     """A folder of models with the detectors that are shipped and the segmenter of a training; its SHA-256."""
-    from safetensors.torch import load_file
-
     folder = settings.out / "models"
     if not (folder / models.MANIFEST).exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +175,7 @@ def _models_of(settings: SegmenterTraining) -> tuple[Path, str]:
             }
         write_text(folder / models.MANIFEST, json.dumps(entries, indent=1))
     path = models.export_weights(
-        load_file(settings.out / checkpoint.WEIGHTS),
+        checkpoint.read_weights(settings.out / checkpoint.WEIGHTS),
         f"segmenter_{settings.network}",
         kind="segmenter",
         network=settings.network,

@@ -140,14 +140,14 @@ def export_detector(
 
 def starting_tensors(path: Path) -> dict:
     """Tensors of a safetensors file, or of ultralytics' yolov8n.pt, which is opened without running its
-    pickle."""
+    pickle. Raises InputError, ModelError."""
     import torch
 
     path = Path(path)
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from FemurSegLib.training.checkpoint import read_weights
 
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
+        return read_weights(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != COCO_SHA256:
         raise ModelError(
             f"{path} is neither tensor-only nor the yolov8n.pt that is known.", f"SHA-256 {COCO_SHA256}"

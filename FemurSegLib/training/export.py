@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from FemurSegLib import models
-from FemurSegLib.errors import InputError
+from FemurSegLib.errors import InputError, ModelError
 from FemurSegLib.training import sets
 from FemurSegLib.whole_file import write_text
 
@@ -123,21 +123,18 @@ def _notes_of_settings(settings: dict) -> dict:
 
 
 def _fitting_tensors(trained: Trained) -> dict:
-    """The weights, once they were found to fit their network."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from FemurSegLib.errors import ModelError
+    """The weights, once they were found to fit their network. Raises ModelError."""
     from FemurSegLib.segmentation import compartment_network, network
+    from FemurSegLib.training.checkpoint import load_weights, read_weights
 
     try:
-        tensors = load_file(trained.weights)
+        tensors = read_weights(trained.weights)
         if trained.kind == "segmenter":
             empty = network.build_network(trained.network, network.trained_patch(trained.network, tensors))
         else:
             empty = compartment_network.CompartmentNetwork()
-        empty.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError) as error:
+        load_weights(empty, trained.weights, tensors)
+    except InputError as error:
         words = f"{trained.weights} holds no weights of the network '{trained.network}'."
         raise ModelError(words, "Name a training of this version of FemurSeg.") from error
     return tensors

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_network import tiny_network
 
 from FemurSegLib.errors import InputError
@@ -145,6 +145,9 @@ def test_training_starts_from_weights_that_are_given(case, tiny, tmp_path):
     (tmp_path / "none.safetensors").write_bytes(b"no weights")
     with pytest.raises(InputError, match="no weights"):
         train_segmenter(quick(tmp_path / "third", case, start=tmp_path / "none.safetensors"))
+    save_file({"of_another": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="another network"):
+        train_segmenter(quick(tmp_path / "fourth", case, start=tmp_path / "other.safetensors"))
 
 
 def test_a_time_limit_ends_the_training_with_weights(case, tiny, tmp_path):
