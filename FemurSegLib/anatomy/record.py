@@ -8,7 +8,7 @@ anatomy.findings                        # what could not be read, in words
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 NOT_ASKED = "it was not asked for (option --compartments)"
 BESIDE = {SOCKET: "head", TIBIA: "condyles"}
 """Where each lies whose pieces may be left out (joints.py)."""
+HEADS_DIFFER_MM = 3.0
+"""Diameters of the two heads of a person, from which one mask is doubted. Of the 13 pairs of VSDFullBodyBoneModels
+they differ by 0.9 mm (root mean square), at most by 1.7; a film of the socket on a head widens it by 2 to 4 mm."""
 AROUND_MM = 15.0
 """What is cut out around a femur before it is read: the network for its compartments looks at so much."""
 
@@ -105,7 +108,21 @@ def read_femurs(
         for what in record["left_out"]:
             words = f"A piece beside the {BESIDE[what]} of the {name} was left out of the measurements"
             out.findings.append(Finding("piece_left_out", f"{words}; look at the mask there.", side))
-    return out
+    return replace(out, findings=out.findings + _unlike_heads(out.femurs))
+
+
+def _unlike_heads(records: Mapping[str, dict]) -> list[Finding]:
+    """A finding where one head is too large beside the other."""
+    read = {side: record["measurements"]["head_diameter_mm"]["value"] for side, record in records.items()}
+    diameters = {side: mm for side, mm in read.items() if mm is not None}
+    if len(diameters) < 2 or (apart_mm := np.ptp(list(diameters.values()))) < HEADS_DIFFER_MM:
+        return []
+    larger = max(diameters, key=diameters.get)
+    words = (
+        f"The head of the {DISPLAY_NAMES[larger].lower()} is {apart_mm:.1f} mm wider than the other: "
+        "its mask may hold part of the socket. Look at the joint space there."
+    )
+    return [Finding("heads_differ", words, larger)]
 
 
 def models_of(records: Iterable[dict], data_set: str | None = None) -> list[Model]:

@@ -97,7 +97,8 @@ class Rays:
 
     def __init__(self, shape, pixel_mm, device):
         j, i = (torch.arange(n, device=device) - (n - 1) / 2 for n in shape)
-        self._y, self._x = (grid.reshape(-1) for grid in torch.meshgrid(j * pixel_mm[1], i * pixel_mm[0], indexing="ij"))
+        y, x = torch.meshgrid(j * pixel_mm[1], i * pixel_mm[0], indexing="ij")
+        self._x, self._y = x.reshape(-1), y.reshape(-1)
         self._shape, self._width, self._area = shape, min(pixel_mm), pixel_mm[0] * pixel_mm[1]
         reach = float(torch.hypot(self._x.max(), self._y.max()))
         self._half = int(np.ceil(reach / self._width)) + 2
@@ -135,8 +136,9 @@ class Rays:
         ramp = ramp * (0.5 + 0.5 * torch.cos(torch.linspace(0, np.pi, len(ramp), device=rays.device)))  # Hann
         spectrum = torch.fft.rfft(rays, n=n, dim=1)
         filtered = torch.fft.irfft(spectrum * ramp[None, :, None], n=n, dim=1)[:, :bins].reshape(-1, slices)
+        pixels = torch.arange(len(self._x), device=rays.device).split(PIXELS_AT_ONCE)
         back = [
             F.embedding_bag(index, filtered, per_sample_weights=share, mode="sum")
-            for index, share in map(self._hits, torch.arange(len(self._x), device=rays.device).split(PIXELS_AT_ONCE))
+            for index, share in map(self._hits, pixels)
         ]
         return (torch.cat(back) * (np.pi / ANGLES)).T.reshape(slices, *self._shape)

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from anatomy.toy_femur import toy_femur
+from anatomy.toy_femur import HEAD_RADIUS, toy_femur
 from vtkmodules.util.numpy_support import vtk_to_numpy
 
 from FemurSegLib.anatomy import record
+from FemurSegLib.anatomy.bone import Bone
+from FemurSegLib.anatomy.hip import find_head
 from FemurSegLib.anatomy.landmarks import LANDMARK_NAMES
 from FemurSegLib.anatomy.measurements import NAMES
 from FemurSegLib.anatomy.record import read_femurs
@@ -141,3 +143,36 @@ def test_a_ct_of_another_size_is_refused(femur):
     labels, grid, ct = femur
     with pytest.raises(InputError, match="different sizes"):
         read_femurs(labels, grid, ct[1:])
+
+
+def both_sides(right: np.ndarray, left: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """Labels of a right femur and of one to be mirrored to the left, side by side."""
+    both = np.concatenate([right, 2 * (left[:, :, ::-1] > 0).astype(np.uint8)], axis=2)
+    return both, Grid(both.shape, grid.spacing_mm, grid.origin_mm, grid.direction)
+
+
+@pytest.mark.parametrize("film_mm, doubted", [(1.0, []), (2.2, [("heads_differ", LEFT)])])
+def test_a_film_of_the_socket_around_one_head_is_told_beside_the_other_head(femur, film_mm, doubted):
+    labels, grid, _ = femur
+    _, _, truth = toy_femur(spacing_mm=grid.spacing_mm)
+    k, j, i = np.indices(labels.shape)
+    points = grid.lps(np.stack([i, j, k], -1))
+    filmed = (labels > 0) | (np.linalg.norm(points - truth["head"], axis=-1) < HEAD_RADIUS + film_mm)
+    read = read_femurs(*both_sides(labels, filmed.astype(np.uint8), grid))
+    assert set(read.femurs) == {RIGHT, LEFT}
+    assert [(finding.code, finding.side) for finding in read.findings] == doubted
+    assert all("left femur" in finding.message and "4." in finding.message for finding in read.findings)
+
+
+@pytest.mark.parametrize("person", ["z036", "z049"])
+def test_the_heads_of_real_pairs_are_not_doubted(shared_data, person):
+    """The two of the 13 pairs of VSD that differ most, but one."""
+    with np.load(shared_data / "shapes" / "vsd" / f"{person}.npz") as bones:
+        diameters = [
+            2
+            * find_head(
+                Bone(bones[f"{side}_vertices"] * [-1.0, -1.0, 1.0], bones[f"{side}_faces"], side).as_right()
+            )[0].radius_mm
+            for side in (RIGHT, LEFT)
+        ]
+    assert 0.5 < abs(diameters[0] - diameters[1]) < 0.7 * record.HEADS_DIFFER_MM

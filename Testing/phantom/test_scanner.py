@@ -51,7 +51,9 @@ def test_metal_throws_shadows_along_itself_that_fade_and_leave_other_slices_alon
 def test_starved_rays_make_metal_noisier_than_a_beam_of_many_photons():
     def noise_of(level):
         scanner = replace(QUIET, beam=Beam(noise=level))
-        one, other = (scan(stem_in_water(), scanner, (1.0, 1.0, 2.0), torch.Generator().manual_seed(s)) for s in (0, 1))
+        one, other = (
+            scan(stem_in_water(), scanner, (1.0, 1.0, 2.0), torch.Generator().manual_seed(s)) for s in (0, 1)
+        )
         return float((one - other)[2, 20:30, 20:100].std())
 
     assert noise_of(0.02) > 3 * noise_of(0.004) > 0
