@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from multiprocessing import active_children
+from multiprocessing.connection import wait
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, default_collate
+
+from FemurSegLib.errors import MemoryExhaustedError
 
 PAINTERS = 4
 """Threads that paint on a GPU: the geometry of a patient takes a core longer than the GPU needs for a step."""
@@ -43,17 +48,19 @@ def load_batches(mixture, batches: Iterable[list[int]], workers: int, device) ->
     """(images float32, labels) on `device` for each list of patch numbers, in that order whoever prepares them.
 
     workers: processes that prepare patches on the CPU. 0: none; then the mixture's patches come to lie on its own
-    device, painted by threads if that is a GPU.
+    device, painted by threads if that is a GPU. To stop a process is to stop the training (`ended_together`).
     """
     device = torch.device(device)
     if workers:
-        loader = DataLoader(
-            mixture,
-            batch_sampler=batches,
-            num_workers=workers,
-            prefetch_factor=4,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_begin_worker,
+        loader = _load_by_processes(
+            DataLoader(
+                mixture,
+                batch_sampler=batches,
+                num_workers=workers,
+                prefetch_factor=4,
+                pin_memory=device.type == "cuda",
+                worker_init_fn=_begin_worker,
+            )
         )
     elif device.type == "cuda":
         loader = load_in_threads(mixture, batches, PAINTERS, device)
@@ -65,6 +72,46 @@ def load_batches(mixture, batches: Iterable[list[int]], workers: int, device) ->
             image.contiguous(memory_format=torch.channels_last_3d),
             label.to(device, non_blocking=True),
         )
+
+
+@contextmanager
+def ended_together() -> Iterator[Callable[[], None]]:
+    """Inside it a training ends with the processes that prepare its data. Yields what is called once they run.
+
+    torch tells of a process's end by an exception from a signal handler, in the middle of a step, or of a
+    checkpoint that is being written. From that call on it is told where the next batch is asked for. Raises
+    KeyboardInterrupt where a process was stopped (SIGTERM, SIGINT), as if the training itself had been;
+    MemoryExhaustedError where it was killed, as Linux does without memory left; otherwise what went wrong.
+    """
+    others, workers = set(active_children()), []
+    on_posix = hasattr(signal, "SIGCHLD")
+    handler = signal.getsignal(signal.SIGCHLD) if on_posix else None
+
+    def they_run() -> None:
+        workers.extend(set(active_children()) - others)
+        if on_posix and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+
+    try:
+        yield they_run
+    except Exception:
+        wait([worker.sentinel for worker in workers], 1.0)  # its connection ends before the process does
+        ended_by = {-worker.exitcode for worker in workers if worker.exitcode}
+        if ended_by & {signal.SIGTERM, signal.SIGINT}:
+            raise KeyboardInterrupt from None
+        if on_posix and signal.SIGKILL in ended_by:
+            raise MemoryExhaustedError(
+                "A process that prepares data was killed, probably because the main memory does not suffice.",
+                "Take fewer --workers; the same command goes on from the last checkpoint.",
+            ) from None
+        raise
+
+
+def _load_by_processes(loader: DataLoader) -> Iterator[tuple]:
+    with ended_together() as they_run:
+        batches = iter(loader)
+        they_run()
+        yield from batches
 
 
 def load_in_threads(mixture, batches: Iterable[list[int]], threads: int, device) -> Iterator[tuple]:

@@ -39,7 +39,7 @@ def write_weights(path: Path, network) -> None:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file on the CPU, half precision as float32. Raises InputError for other files."""
+    """The tensors of a safetensors file on the CPU, half precision as float32. Raises InputError for others."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from FemurSegLib.errors import MemoryExhaustedError
+from FemurSegLib.errors import CancelledError, MemoryExhaustedError
 from FemurSegLib.training import checkpoint
 from FemurSegLib.training.batches import load_batches
 from FemurSegLib.training.checkpoint import BEST, WEIGHTS, unbroken
@@ -97,7 +97,8 @@ def train(settings: Training, parts: Parts, report=print) -> Path:
 
     On a CPU the same seed gives the same weights, whatever prepares the patches, and a training that was stopped
     and goes on gives the same as one that ran through. (A GPU adds in an order of its own.)
-    Raises MemoryExhaustedError where a GPU is too small.
+    Raises MemoryExhaustedError where a GPU or the main memory is too small, CancelledError where Ctrl-C or SIGTERM
+    stopped it, or one of the processes that prepare patches.
     """
     settings.out.mkdir(parents=True, exist_ok=True)
     group = together(settings.device)
@@ -168,6 +169,9 @@ class _Loop:
                     self._save()
                 if self._is_over() or self._time_is_up(begun):
                     break
+        except KeyboardInterrupt:
+            words = f"Stopped after step {self.step}."
+            raise CancelledError(words, "The same command goes on from there.") from None
         finally:  # also when it is interrupted
             self._save()
 

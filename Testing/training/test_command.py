@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+from multiprocessing import active_children
 
 import cv2
 import pytest
@@ -10,6 +12,7 @@ from tiny_network import tiny_network
 from toy_person import toy_person
 
 from FemurSegLib import command, models
+from FemurSegLib.errors import MemoryExhaustedError
 from FemurSegLib.segmentation import network
 from FemurSegLib.training import loop, segmenter
 from FemurSegLib.training.checkpoint import read_checkpoint
@@ -54,23 +57,42 @@ def test_a_segmenter_is_trained_and_entered_into_a_models_folder(cases, tmp_path
     assert command.main(arguments) == 0 and "step" not in capfd.readouterr().out  # there is nothing left to do
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_is_stopped_says_so_and_is_kept_whole(cases, tmp_path, capfd, monkeypatch, number):
+def stop_a_worker(number):
+    for worker in active_children():
+        os.kill(worker.pid, number)
+
+
+@pytest.mark.parametrize(
+    ("stop", "number"),
+    [(signal.raise_signal, signal.SIGINT), (signal.raise_signal, signal.SIGTERM), (stop_a_worker, signal.SIGTERM)],
+)
+def test_a_training_that_is_stopped_says_so_and_is_kept_whole(cases, tmp_path, capfd, monkeypatch, stop, number):
     monkeypatch.setattr(segmenter, "build_network", tiny_network)
     average, steps = loop.average, []
 
     def stopped(*arguments):  # in the middle of the third step
         steps.append(len(steps) + 1)
         if len(steps) == 3:
-            signal.raise_signal(number)
+            stop(number)
         average(*arguments)
 
     monkeypatch.setattr(loop, "average", stopped)
     arguments = ["train", "segmenter", "--out", str(tmp_path / "run"), "--cases", cases, "--hold-out", "B", *TINY]
     assert command.main([*arguments, "--workers", "1"]) == 130
-    assert "goes on from the last checkpoint" in capfd.readouterr().err
-    assert read_checkpoint(tmp_path / "run")["step"] == 3
+    step = read_checkpoint(tmp_path / "run")["step"]
+    assert step == 3 or (stop is stop_a_worker and 3 < step < 20)  # it had prepared some more
+    [told] = [line for line in capfd.readouterr().err.splitlines() if line.startswith("femurseg: ")]
+    assert told == f"femurseg: Stopped after step {step}. The same command goes on from there."
     assert command.main(arguments) == 0 and read_checkpoint(tmp_path / "run")["step"] == 20
+
+
+def test_a_worker_that_is_killed_is_told_as_a_lack_of_memory(cases, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(segmenter, "build_network", tiny_network)
+    average = loop.average
+    monkeypatch.setattr(loop, "average", lambda *a: (stop_a_worker(signal.SIGKILL), average(*a)))
+    arguments = ["train", "segmenter", "--out", str(tmp_path / "run"), "--cases", cases, "--hold-out", "B", *TINY]
+    assert command.main([*arguments, "--workers", "1", "--steps", "1000"]) == MemoryExhaustedError.exit_code
+    assert "--workers" in capfd.readouterr().err and read_checkpoint(tmp_path / "run")["step"] > 0
 
 
 def test_people_held_out_are_not_learned_from(monkeypatch, tmp_path):
