@@ -76,19 +76,19 @@ def load_batches(mixture, batches: Iterable[list[int]], workers: int, device) ->
 
 @contextmanager
 def ended_together() -> Iterator[Callable[[], None]]:
-    """Inside it a training ends with the processes that prepare its data. Yields what is called once they run.
+    """Inside it a training ends with the processes that prepare its data. Yields what is called when they run.
 
     torch tells of a process's end by an exception from a signal handler, in the middle of a step, or of a
     checkpoint that is being written. From that call on it is told where the next batch is asked for. Raises
     KeyboardInterrupt where a process was stopped (SIGTERM, SIGINT), as if the training itself had been;
     MemoryExhaustedError where it was killed, as Linux does without memory left; otherwise what went wrong.
     """
-    others, workers = set(active_children()), []
+    others, workers = set(active_children()), set()
     on_posix = hasattr(signal, "SIGCHLD")
     handler = signal.getsignal(signal.SIGCHLD) if on_posix else None
 
     def they_run() -> None:
-        workers.extend(set(active_children()) - others)
+        workers.update(set(active_children()) - others)
         if on_posix and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 

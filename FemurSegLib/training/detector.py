@@ -84,7 +84,7 @@ def train_detector(training: DetectorTraining, report: Callable[[dict], None] = 
     """Trains, or goes on where an interrupted run stopped; returns the run's folder, `weights/best.pt` in it.
 
     report: is given the figures of each epoch. A finished run is left as it is; one whose time is up
-    is not finished.
+    is not finished. Raises KeyboardInterrupt, MemoryExhaustedError as `batches.ended_together`.
     """
     out = Path(training.out).resolve()
     finished = out / "finished.json"
@@ -93,8 +93,11 @@ def train_detector(training: DetectorTraining, report: Callable[[dict], None] = 
     ultralytics_offline.prepare_training(training.threads)
     import torch
 
-    with ultralytics_offline.threads_kept(), _precision():
+    from FemurSegLib.training.batches import ended_together
+
+    with ultralytics_offline.threads_kept(), _precision(), ended_together() as they_run:
         trainer = _trainer(training, out, report)
+        trainer.add_callback("on_train_batch_start", lambda trainer: they_run())
         try:
             trainer.train()
         except _TimeIsUp:

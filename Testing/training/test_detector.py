@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from FemurSegLib.errors import InputError, ModelError
 from FemurSegLib.localization.detector import Detector
 from FemurSegLib.localization.radiograph import axial_radiograph, coronal_radiograph
 from FemurSegLib.sides import LABELS, LEFT, RIGHT
+from FemurSegLib.training import detector
 from FemurSegLib.training.cases import Case
 from FemurSegLib.training.detector import (
     DetectorTraining,
@@ -235,6 +238,26 @@ def test_a_run_whose_time_is_up_is_not_finished(small_set, tmp_path):
         train_detector(replace(training, minutes=0), lambda epoch: seen.append(epoch["epoch"]))
         assert (tmp_path / "run" / "finished.json").is_file() == (seen[-1] > 1)
     assert seen[:2] == [1, 2]
+
+
+def test_stopping_a_process_that_loads_pictures_stops_the_training(small_set, tmp_path, monkeypatch):
+    made = detector._trainer
+
+    def with_workers(*args):  # ultralytics has none on a CPU
+        trainer = made(*args)
+        trainer.args.workers = 1
+        return trainer
+
+    def stop_them(epoch):
+        for process in active_children():  # by somebody else: torch takes it well from the training itself
+            subprocess.run(["kill", str(process.pid)], check=True)
+
+    monkeypatch.setattr(detector, "_trainer", with_workers)
+    training = DetectorTraining(tmp_path / "run", small_set, "axial", epochs=50, batch=4, image_size=64, threads=1)
+    with pytest.raises(KeyboardInterrupt):
+        train_detector(training, stop_them)
+    assert (tmp_path / "run" / "weights" / "last.pt").is_file()
+    assert not (tmp_path / "run" / "finished.json").exists()
 
 
 def test_a_pickle_that_is_not_known_is_not_opened(tmp_path):
