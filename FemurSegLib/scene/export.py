@@ -12,6 +12,7 @@ import slicer.util
 import vtk
 
 from FemurSegLib.errors import InputError, OutputError
+from FemurSegLib.scene.geometry import half_turn
 from FemurSegLib.scene.volume_file import write_ct, write_image
 from FemurSegLib.sides import DISPLAY_NAMES, LABELS, SIDES
 from FemurSegLib.surfaces.files import FORMATS, write_surface
@@ -100,13 +101,11 @@ def closed_surface(segmentation, segment: str, options: SurfaceOptions) -> vtk.v
     surface = copy.GetSegment(segment).GetRepresentation("Closed surface")
     if surface is None or not surface.GetNumberOfPolys():
         raise InputError(f"The segment {name} is empty.", "Segment or paint it first.")
-    to_space = vtk.vtkTransform()
-    if options.space == "LPS":
-        to_space.Scale(-1, -1, 1)  # half a turn: the triangles keep their sense
     to_world = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(segmentation.GetParentTransformNode(), None, to_world)
-    to_world.PostMultiply()
-    to_world.Concatenate(to_space)
+    if options.space == "LPS":
+        to_world.PostMultiply()
+        to_world.Concatenate(half_turn())
     moved, triangles = vtk.vtkTransformPolyDataFilter(), vtk.vtkTriangleFilter()
     moved.SetTransform(to_world)
     moved.SetInputData(surface)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import vtk
 
 
 def flip(points) -> np.ndarray:
     """LPS millimetres as RAS, or RAS as LPS; (..., 3). Directions too."""
     return np.asarray(points, dtype=float) * (-1.0, -1.0, 1.0)
+
+
+def half_turn() -> vtk.vtkTransform:
+    """The same for surfaces, whose triangles keep their sense: a half turn about the head's axis."""
+    turn = vtk.vtkTransform()
+    turn.Scale(-1, -1, 1)
+    return turn
 
 
 def frame(axes, origin, spacing=(1.0, 1.0, 1.0)) -> np.ndarray:

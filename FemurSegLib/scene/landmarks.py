@@ -20,6 +20,7 @@ import vtk
 from FemurSegLib.anatomy.landmarks import LANDMARK_NAMES
 from FemurSegLib.anatomy.measurements import NAMES, numbers_from_landmarks
 from FemurSegLib.scene.geometry import flip
+from FemurSegLib.scene.table import add_table, fill
 from FemurSegLib.sides import COLORS, DISPLAY_NAMES, SIDES
 
 SIDE, AXIS = "FemurSeg.Side", "FemurSeg.Axis"
@@ -72,16 +73,10 @@ def add_landmarks(add: Callable, anatomy: dict, side: str) -> None:
             _finish(node, side)
 
 
-def add_table(add: Callable, femurs: dict) -> None:
+def add_measurements(add: Callable, femurs: dict) -> None:
     """Add the table of all measurements, a row each."""
-    node = add("vtkMRMLTableNode", TABLE, "Femur anatomy")
-    for name in ("Measurement", *(DISPLAY_NAMES[side] for side in SIDES)):
-        column = vtk.vtkStringArray()
-        column.SetName(name)
-        node.AddColumn(column)
-    _fill(node, rows(femurs, {}))
-    node.SetUseColumnTitleAsColumnHeader(True)
-    node.SetLocked(True)
+    columns = ("Measurement", *(DISPLAY_NAMES[side] for side in SIDES))
+    add_table(add, TABLE, "Femur anatomy", columns, rows(femurs, {}))
 
 
 def rows(femurs: dict, points: dict) -> list[tuple[str, str, str]]:
@@ -163,7 +158,7 @@ class Following:
 
     def _show_numbers(self) -> None:
         if self._table is not None and self.run.scene.IsNodePresent(self._table):
-            _fill(self._table, rows(self._femurs, {side: self._points(side) for side in SIDES}))
+            fill(self._table, rows(self._femurs, {side: self._points(side) for side in SIDES}))
 
 
 def _numbers(record: dict, points: dict, side: str) -> dict[str, str]:
@@ -242,17 +237,3 @@ def _finish(node, side: str) -> None:
     display.SetGlyphScale(1.6)
     display.SetLineThickness(0.4)  # of a glyph
     display.SetVisibility(False)
-
-
-def _fill(node, table) -> None:
-    """Write the rows; only what has changed, for a view that follows a mouse."""
-    was_modifying = node.StartModify()
-    while node.GetNumberOfRows() > len(table):
-        node.RemoveRow(node.GetNumberOfRows() - 1)
-    while node.GetNumberOfRows() < len(table):
-        node.AddEmptyRow()
-    for row, cells in enumerate(table):
-        for column, text in enumerate(cells):
-            if node.GetCellText(row, column) != text:
-                node.SetCellText(row, column, text)
-    node.EndModify(was_modifying)

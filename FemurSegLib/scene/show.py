@@ -18,6 +18,7 @@ from FemurSegLib.result import Result, read_result
 from FemurSegLib.scene import landmarks, thickness
 from FemurSegLib.scene.geometry import flip, frame, right_handed
 from FemurSegLib.scene.nodes import PART, RUN, SIDE, VIEW, VIEWS, Run, runs
+from FemurSegLib.scene.table import add_table
 from FemurSegLib.sides import COLORS, DISPLAY_NAMES, LABELS, SIDES, TERMINOLOGY
 
 TABLE_COLUMNS = ("Femur", "Volume (ml)", "Length (mm)", "Confidence", "In the scan")
@@ -44,6 +45,8 @@ def show_result(folder, volume, scene=None, smoothing=0.5) -> Run:
 
 
 class _Builder:
+    """Adds the nodes of one result, one kind after the other."""
+
     def __init__(self, run: Run, result: Result, volume, smoothing: float):
         self.run, self.result, self.volume, self.smoothing = run, result, volume, smoothing
         self.report, self.scene = result.document, run.scene
@@ -65,7 +68,8 @@ class _Builder:
             for view in VIEWS:
                 if femur["boxes"][view]:
                     self.add_box(view, side, femur["boxes"][view]["box_pixels"])
-        self.add_table()
+        rows = [_table_row(side, self.report["femurs"][side]) for side in SIDES]
+        add_table(self.add, "table", "Femur measurements", TABLE_COLUMNS, rows)
         self.add_anatomy()
         paths = {side: path for side in SIDES if (path := self.result.file(f"{side}_thickness"))}
         thickness.add_thickness(self.add, paths, SIDE)
@@ -177,26 +181,13 @@ class _Builder:
         display.SetHandlesInteractive(False)
         display.SetRotationHandleVisibility(False)
 
-    def add_table(self) -> None:
-        node = self.add("vtkMRMLTableNode", "table", "Femur measurements")
-        for name in TABLE_COLUMNS:
-            column = vtk.vtkStringArray()
-            column.SetName(name)
-            node.AddColumn(column)
-        for side in SIDES:
-            row = node.AddEmptyRow()
-            for column, text in enumerate(_table_row(side, self.report["femurs"][side])):
-                node.SetCellText(row, column, text)
-        node.SetUseColumnTitleAsColumnHeader(True)
-        node.SetLocked(True)
-
     def add_anatomy(self) -> None:
         """Landmarks and axes in a folder of their own, and the table of what follows from them."""
         femurs = self.report["femurs"]
         read = [side for side in SIDES if femurs[side].get("anatomy")]
         if not read:
             return
-        landmarks.add_table(self.add, femurs)
+        landmarks.add_measurements(self.add, femurs)
         self.place = self.hierarchy.CreateFolderItem(self.shelf, "Landmarks and axes")
         self.hierarchy.SetItemAttribute(self.place, RUN, str(self.run.number))
         for side in read:

@@ -11,6 +11,7 @@ import vtk
 
 from FemurSegLib.anatomy.thickness import COLORS, THICKEST_MM, THICKNESS_ARRAY, read_painted
 from FemurSegLib.evaluation.painted_bone import UNKNOWN
+from FemurSegLib.scene.geometry import half_turn
 from FemurSegLib.sides import DISPLAY_NAMES
 
 PART, COLORS_PART, LEGEND_PART = "thickness", "thickness colors", "thickness legend"
@@ -48,10 +49,8 @@ def show(run, on: bool) -> None:
 
 
 def _in_ras(path: Path) -> vtk.vtkPolyData:
-    turn = vtk.vtkTransform()
-    turn.Scale(-1, -1, 1)  # half a turn: the triangles keep their sense
     turned = vtk.vtkTransformPolyDataFilter()
-    turned.SetTransform(turn)
+    turned.SetTransform(half_turn())
     turned.SetInputData(read_painted(path))
     turned.Update()
     return turned.GetOutput()
