@@ -65,6 +65,11 @@ def inline_png(source) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
+def css_color(color: Iterable[float]) -> str:
+    """RGB in 0..1 as CSS and SVG write it: #rrggbb."""
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in color)
+
+
 def figure(source, caption: str = "", alt: str = "", width: str = "100%") -> str:
     """An inlined picture (see `inline_png`) over its caption (plain text); `width` as in CSS."""
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from FemurSegLib.anatomy.measurements import NAMES, SHORTLY
-from FemurSegLib.html_page import inline_png, page
+from FemurSegLib.html_page import css_color, inline_png, page
 from FemurSegLib.result import Result
 from FemurSegLib.sides import COLORS, DISPLAY_NAMES, SIDES
 from FemurSegLib.volume import Volume
@@ -183,7 +183,7 @@ def _line(entry: dict, ends, name: str) -> str:
     axes = np.array([entry["column_direction_lps"], entry["row_direction_lps"]])
     at = (np.array(ends) - entry["origin_lps_mm"]) @ axes.T / entry["pixel_mm"] + 0.5
     (x1, y1), (x2, y2) = at.round(1)
-    color = _css(0.45 + 0.55 * c for c in LINE_COLORS[name])  # lighter, on black
+    color = css_color(0.45 + 0.55 * c for c in LINE_COLORS[name])  # lighter, on black
     width = entry["size"][0] / 220
     return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{color}" stroke-width="{width:.1f}"/>'
 
@@ -191,11 +191,11 @@ def _line(entry: dict, ends, name: str) -> str:
 def _viewer(result: Result) -> str:
     buttons = "".join(f'<button type="button" data-view="{key}">{text}</button>' for key, text in VIEWS.items())
     key = "".join(
-        f'<span class="stroke" style="border-color:{_css(LINE_COLORS[name])}"></span>{text}'
+        f'<span class="stroke" style="border-color:{css_color(LINE_COLORS[name])}"></span>{text}'
         for name, text in LINE_NAMES.items()
     )
     bones = " ".join(
-        f'<span class="swatch" style="background:{_css(COLORS[side])}"></span>{DISPLAY_NAMES[side].lower()}'
+        f'<span class="swatch" style="background:{css_color(COLORS[side])}"></span>{DISPLAY_NAMES[side].lower()}'
         for side in SIDES
     )
     return (
@@ -225,7 +225,7 @@ def _measurements(document: dict, anatomy: dict) -> str:
         "–" if whole[side]["confidence"] is None else f"{whole[side]['confidence']:.0%}" for side in SIDES
     ]
     rows.append(f"<tr><td>Confidence in the segmentation</td>{_cells(*confidence, '')}</tr>")
-    notes = "".join(f"<b>{mark}</b> {escape(text)}. " for text, mark in reasons.items())
+    notes = _explained(reasons)
     unread = [DISPLAY_NAMES[s].lower() for s in SIDES if whole[s]["found"] and not anatomy[s]]
     if unread:
         notes += f"Of the {' and the '.join(unread)} no measurements are in the result."
@@ -251,12 +251,22 @@ def _value(m: dict | None, key: str, reasons: dict[str, str]) -> str:
     if m is None:
         return "–"
     if m["value"] is None:
-        mark = reasons.setdefault(m["reason"], "abcdefghijklmnopqrstuvwxyz"[len(reasons) % 26])
-        return f"– <sup>{mark}</sup>"
+        return _absent(m["reason"], reasons)
     digits = _digits(key, m["unit"])
     unit = UNITS[m["unit"]]
     spread = f" <span class=spread>± {m['sd']:.{digits}f}{unit}</span>" if "sd" in m else unit
     return f"{m['value']:.{digits}f}".replace("-", "−") + spread
+
+
+def _absent(why: str, reasons: dict[str, str]) -> str:
+    """A dash with the mark of a reason, which is noted in `reasons` (reason: mark)."""
+    mark = reasons.setdefault(why, "abcdefghijklmnopqrstuvwxyz"[len(reasons) % 26])
+    return f"– <sup>{mark}</sup>"
+
+
+def _explained(reasons: dict[str, str]) -> str:
+    """What goes below a table: its marks and what they stand for."""
+    return "".join(f"<b>{mark}</b> {escape(why)}. " for why, mark in reasons.items())
 
 
 def _digits(key: str, unit: str) -> int:
@@ -333,29 +343,30 @@ def _volumes(anatomy: dict) -> str:
             for key, label in (("cortical", "Cortical bone"), ("inside", "Trabecular bone and marrow"))
         ]
     for name, of_side in entries:
-        cells = []
-        for kind, _, digits, unit in kinds:
-            for side in SIDES:
-                entry = of_side.get(side) or {}
-                value = entry.get(kind)
-                if value is not None:
-                    cells.append(f"{value:.{digits}f}{unit}".replace("-", "−"))
-                elif kind == "volume_ml" and entry.get("reason"):
-                    mark = reasons.setdefault(entry["reason"], "abcdefghijklmnopqrstuvwxyz"[len(reasons) % 26])
-                    cells.append(f"– <sup>{mark}</sup>")
-                else:
-                    cells.append("–")
+        cells = [
+            _amount(of_side.get(side) or {}, kind, digits, unit, reasons)
+            for kind, _, digits, unit in kinds
+            for side in SIDES
+        ]
         rows.append(f"<tr><td>{escape(name)}</td>{_cells(*cells)}</tr>")
     first = "".join(f"<th class=number colspan=2>{text}</th>" for _, text, _, _ in kinds)
     second = "<th class=number>Right</th><th class=number>Left</th>" * len(kinds)
     head = f"<tr><th></th>{first}</tr><tr><th></th>{second}</tr>"
-    notes = "".join(f"<b>{mark}</b> {escape(text)}. " for text, mark in reasons.items())
+    notes = _explained(reasons)
     missing = {r["compartments"]["reason"] for r in records.values() if "reason" in r["compartments"]}
     notes += " ".join(f"Cortex and marrow are not told apart: {escape(why)}." for why in sorted(missing))
     return (
         f"<h2>Regions and compartments</h2><table class=regions><thead>{head}</thead>"
         f'<tbody>{"".join(rows)}</tbody></table><p class="reasons">{notes}</p>'
     )
+
+
+def _amount(entry: dict, kind: str, digits: int, unit: str, reasons: dict[str, str]) -> str:
+    """What a region or compartment has of a kind; the reason why not stands with its volume."""
+    value = entry.get(kind)
+    if value is not None:
+        return f"{value:.{digits}f}{unit}".replace("-", "−")
+    return _absent(entry["reason"], reasons) if kind == "volume_ml" and entry.get("reason") else "–"
 
 
 def _provenance(document: dict) -> str:
@@ -385,7 +396,3 @@ def _terms(weights: dict | None) -> list[tuple[str, str]]:
 
 def _cells(*texts: str) -> str:
     return "".join(f"<td class=number>{text}</td>" for text in texts)
-
-
-def _css(color) -> str:
-    return "#" + "".join(f"{round(255 * c):02x}" for c in color)

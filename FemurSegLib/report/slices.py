@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from FemurSegLib.html_page import inline_png
+from FemurSegLib.html_page import css_color, inline_png
 from FemurSegLib.sides import COLORS, LABELS
 from FemurSegLib.volume import Volume
 
@@ -55,8 +55,7 @@ def draw(plane: Plane, ct: Volume, labels: Volume, marks: str = "", alt: str = "
     for side, label in LABELS.items():
         path = contour(sample(labels.voxels, labels.grid, points, of=label), PIXEL_MM)
         if path:
-            color = "#" + "".join(f"{round(255 * c):02x}" for c in COLORS[side])
-            parts.append(f'<path d="{path}" fill="none" stroke="{color}" stroke-width=".7"/>')
+            parts.append(f'<path d="{path}" fill="none" stroke="{css_color(COLORS[side])}" stroke-width=".7"/>')
     text = 'fill="#fff" font-size="5" font-family="Arial, sans-serif"'
     parts += [
         marks,
