@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 from pathlib import Path
 
@@ -28,3 +30,17 @@ def write_text(path: Path | str, text: str) -> Path:
         if partial.is_file():
             partial.unlink()
     return path
+
+
+def write_json(path: Path | str, document) -> Path:
+    """As `write_text`. JSON knows no numbers that are not finite: they become null."""
+    return write_text(path, json.dumps(finite(document), indent=1, allow_nan=False) + "\n")
+
+
+def finite(document):
+    """Dicts, lists and tuples (as lists) of anything, with None for floats that are not finite."""
+    if isinstance(document, dict):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, (list, tuple)):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+import traceback
 from pathlib import Path
 
 from FemurSegLib.evaluation.comparison.command import add_comparison_options, run_comparison
@@ -161,12 +162,9 @@ def evaluate_case(name: str, load, args, report=None):
             ct, device=args.device, network=args.network, data_set=args.data_set, anatomy=False
         )
         out = score(name, segmentation, reference)
-    except FemurSegError as error:
-        out = failed(name, error, reference, time.perf_counter() - begun)
-    except Exception as error:  # a fault of ours; the other cases still count
-        import traceback
-
-        traceback.print_exc()
+    except Exception as error:
+        if not isinstance(error, FemurSegError):  # a fault of ours; the other cases still count
+            traceback.print_exc()
         out = failed(name, error, reference, time.perf_counter() - begun)
     result = Volume(segmentation.labels, segmentation.grid) if segmentation else None
     if report and ct is not None:

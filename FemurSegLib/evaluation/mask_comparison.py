@@ -237,6 +237,7 @@ def _write(args, a, b, ct, differences, notes) -> None:
     import tempfile
 
     from FemurSegLib.errors import OutputError
+    from FemurSegLib.whole_file import finite
 
     partial = None
     try:
@@ -244,18 +245,15 @@ def _write(args, a, b, ct, differences, notes) -> None:
         partial = Path(tempfile.mkdtemp(prefix=".compare.", dir=args.out))
         femurs = {}
         for difference in differences:
-            numbers = {
-                k: v if not isinstance(v, float) or math.isfinite(v) else None
-                for k, v in asdict(difference).items()
-            }
-            femurs[difference.side] = {**numbers, "files": _paint(partial, a, b, difference, notes)}
+            femurs[difference.side] = asdict(difference) | {"files": _paint(partial, a, b, difference)}
         document = {"a": str(args.a), "b": str(args.b), "notes": notes, "femurs": femurs}
         if ct is not None:
             from FemurSegLib.evaluation.pictures import draw_case
 
             draw_case(partial / "slices.png", ct, b, a, f"{Path(args.a).name} (green) and {Path(args.b).name}")
             document["slices"] = "slices.png"
-        (partial / REPORT).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(finite(document), indent=1, allow_nan=False) + "\n"
+        (partial / REPORT).write_text(text, encoding="utf-8")
         for path in sorted(partial.iterdir()):
             os.replace(path, args.out / path.name)
     except OSError as error:
@@ -265,7 +263,7 @@ def _write(args, a, b, ct, differences, notes) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _paint(folder: Path, a, b, difference: Difference, notes) -> list[str]:
+def _paint(folder: Path, a, b, difference: Difference) -> list[str]:
     """The names of the picture and of the surface of one side; none where either mask lacks it."""
     import numpy as np
     from vtkmodules.util.numpy_support import numpy_to_vtk

@@ -256,7 +256,8 @@ def _short(scores: list[CaseScore]) -> str:
     for title, column in {**BOX_COLUMNS, **MASK_COLUMNS}.items():
         digits = 2 if column in HIGH_IS_BAD else 4
         v = s[column]
-        between = f"{_text(v['ci95'][0], digits)} to {_text(v['ci95'][1], digits)}" if _is(v["mean"]) else None
+        low, high = (_text(end, digits) for end in v["ci95"])
+        between = f"{low} to {high}" if math.isfinite(v["mean"]) else None
         paper = _text(XIE_MEANS.get(column))
         rows.append((title, _text(v["mean"], digits), between, _text(v["worst"], digits), paper))
     rows.insert(len(BOX_COLUMNS), ("mAP", _text(s["map"], 4), None, None, XIE_MEANS["map"]))
@@ -305,7 +306,3 @@ def _text(value, digits: int = 4) -> str | None:
     if value is None or math.isnan(value):
         return None
     return f"{value:.{digits}f}" if math.isfinite(value) else "∞"
-
-
-def _is(value: float) -> bool:
-    return math.isfinite(value)

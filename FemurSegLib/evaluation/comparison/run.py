@@ -14,14 +14,13 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
 from FemurSegLib.errors import InputError
 from FemurSegLib.evaluation.comparison.entrants import ENTRANTS, Comparison, Entrant
 from FemurSegLib.evaluation.metrics import overlap, surface_distance
-from FemurSegLib.whole_file import write_text
+from FemurSegLib.whole_file import finite, write_json
 
 
 def compare(comparison: Comparison, names=tuple(ENTRANTS), report=print) -> Iterator[dict]:
@@ -43,7 +42,7 @@ def compare(comparison: Comparison, names=tuple(ENTRANTS), report=print) -> Iter
 def _check_settings(comparison: Comparison) -> None:
     path = comparison.out / "settings.json"
     shared = {k: v for k, v in asdict(comparison).items() if k not in ("out", "shapes", "cache")}
-    settings = json.loads(json.dumps(_finite(shared)))
+    settings = json.loads(json.dumps(finite(shared)))
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
         for name, value in settings.items():
@@ -198,16 +197,3 @@ def errors(measured, reference) -> dict[str, float]:
         "re_low": float(relative.min()) if len(relative) else math.nan,
         "re_high": float(relative.max()) if len(relative) else math.nan,
     }
-
-
-def write_json(path: Path, document) -> None:
-    """Whole or not at all; JSON knows no numbers that are not finite, they become null."""
-    write_text(path, json.dumps(_finite(document), indent=1, allow_nan=False))
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

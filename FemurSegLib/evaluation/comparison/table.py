@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 from FemurSegLib.evaluation.comparison.entrants import Comparison
-from FemurSegLib.evaluation.comparison.run import write_json
 from FemurSegLib.evaluation.papers import PAPERS
+from FemurSegLib.whole_file import write_json
 
 COLUMNS = {
     "entrant": "Entrant",
