@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,15 @@ def bounds(labels: np.ndarray, label: int) -> tuple[slice, slice, slice] | None:
         return None
     edges = [np.flatnonzero(present[order.index(axis)])[[0, -1]] for axis in range(3)]
     return tuple(slice(int(first), int(last) + 1) for first, last in edges)
+
+
+def box_around(boxes: Iterable[tuple[slice, ...]], margin=(0, 0, 0)) -> tuple[slice, ...]:
+    """The smallest box (k, j, i) that holds several (see `bounds`), and `margin` voxels more along each axis: from
+    0 on, but it may end beyond the volume, as slices may."""
+    return tuple(
+        slice(max(0, min(s.start for s in axis) - more), max(s.stop for s in axis) + more)
+        for axis, more in zip(zip(*boxes, strict=True), margin, strict=True)
+    )
 
 
 def surface_of(

@@ -103,19 +103,13 @@ def _side(side: str, label: int, a, b) -> Difference | None:
 
     from FemurSegLib.evaluation.metrics import overlap, surface_distance
     from FemurSegLib.sides import UNDECIDED_LABEL
-    from FemurSegLib.surface import bounds
+    from FemurSegLib.surface import bounds, box_around
 
     boxes = [box for volume in (a, b) if (box := bounds(volume.voxels, label))]
     if not boxes:
         return None
     spacing = a.grid.spacing_mm
-    box = tuple(
-        slice(
-            max(0, min(s.start for s in axis) - math.ceil(MARGIN_MM / mm)),
-            max(s.stop for s in axis) + math.ceil(MARGIN_MM / mm),
-        )
-        for axis, mm in zip(zip(*boxes, strict=True), spacing[::-1], strict=True)
-    )
+    box = box_around(boxes, [math.ceil(MARGIN_MM / mm) for mm in spacing[::-1]])
     of_a, of_b = a.voxels[box], b.voxels[box]
     known = (of_a != UNDECIDED_LABEL) & (of_b != UNDECIDED_LABEL)
     ml = float(np.prod(spacing)) / 1000

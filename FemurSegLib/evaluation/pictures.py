@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from FemurSegLib.sides import LABELS, SIDES, UNDECIDED_LABEL
-from FemurSegLib.surface import bounds
+from FemurSegLib.surface import bounds, box_around
 from FemurSegLib.volume import Volume
 
 WINDOW_HU = (-250, 1100)
@@ -46,9 +46,7 @@ def _write_sheet(path: Path, title: str, rows: list[np.ndarray]) -> None:
 
 def _box(labelmaps, label: int) -> tuple[slice, ...] | None:
     boxes = [b for v in labelmaps if v is not None and (b := bounds(v.voxels, label))]
-    if not boxes:
-        return None
-    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in zip(*boxes, strict=True))
+    return box_around(boxes) if boxes else None
 
 
 def _row(ct: Volume, result, reference, box, words: str) -> np.ndarray:

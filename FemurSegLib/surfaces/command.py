@@ -107,7 +107,7 @@ def _surfaces(side: str, mask, given, has_inside: bool, args, options) -> dict:
     from FemurSegLib.anatomy.compartments import COMPARTMENT_LABELS
     from FemurSegLib.segmentation.cleanup import largest
     from FemurSegLib.sides import LABELS
-    from FemurSegLib.surface import bounds, surface_of
+    from FemurSegLib.surface import bounds, box_around, surface_of
     from FemurSegLib.surfaces.nested import nested_surfaces
 
     cortex, within = (COMPARTMENT_LABELS[side, part] for part in ("cortical", "inside"))
@@ -115,11 +115,8 @@ def _surfaces(side: str, mask, given, has_inside: bool, args, options) -> dict:
     boxes = [box for label in labels if (box := bounds(mask.voxels, label))]
     if not boxes:
         return {}
-    lower = [max(0, min(s.start for s in axis) - 1) for axis in zip(*boxes, strict=True)]
-    upper = [
-        min(n, max(s.stop for s in axis) + 1)
-        for axis, n in zip(zip(*boxes, strict=True), mask.grid.shape, strict=True)
-    ]
+    box = box_around(boxes, (1, 1, 1))
+    lower, upper = [s.start for s in box], np.minimum([s.stop for s in box], mask.grid.shape)
     mask, given = mask.crop(lower, upper), given.crop(lower, upper)
     whole = np.isin(mask.voxels, labels)
     pieces = ndimage.label(whole)[1]
