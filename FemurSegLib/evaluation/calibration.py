@@ -71,7 +71,8 @@ class Group:
 
 
 def judged_of(scores, people: dict[str, str] | None = None) -> list[Judged]:
-    """The femora that were found, of CaseScores with a reference; a femur that is not there has Dice 0.
+    """The femora that were found, of CaseScores with a reference; a femur that is not there has Dice 0. With weights
+    that nothing is fitted to yet their confidence is nan.
 
     people: by case, whose bones they are; by default what the name of a phantom tells, else the case.
     """
@@ -79,7 +80,7 @@ def judged_of(scores, people: dict[str, str] | None = None) -> list[Judged]:
     return [
         Judged(s.name, people.get(s.name) or person_of(s.name), f.side, f.dice if f.present else 0.0, f.confidence,
                Evidence(**f.evidence) if f.evidence else None)
-        for s in scores if s.labelled for f in s.femurs if f.found and not math.isnan(f.confidence)
+        for s in scores if s.labelled for f in s.femurs if f.found
     ]  # fmt: skip
 
 

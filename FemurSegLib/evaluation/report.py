@@ -149,9 +149,10 @@ class Report:
         out.append("<h2>Confidence</h2>")
         out.append(f"<p>The confidence is the probability that a mask reaches Dice {GOOD_DICE}.</p>")
         fitted = read_judged(models.find("segmenter", self._network, data_set=self._set).name)
+        here = [femur for femur in judged_of(scores) if not math.isnan(femur.confidence)]
         plots = (
             ("fit.png", "Femora of the calibration, each person left out in turn", fitted),
-            ("here.png", "The femora of this page", judged_of(scores)),
+            ("here.png", "The femora of this page", here),
         )
         for name, title, judged in plots:
             if judged:

@@ -143,6 +143,13 @@ def test_femora_of_scores_are_judged():
     assert judged[0].evidence == Evidence(**evidence) and judged[0].good and not judged[1].good
 
 
+def test_femora_of_weights_without_any_fitted_confidence_are_judged_so_that_one_can_be_fitted():
+    evidence = {"blur": 1.0, "metal": 0.0, "missing": 0.0, "unlocated": 0.1}
+    new = FemurScore(RIGHT, True, True, dice=0.96, confidence=math.nan, evidence=evidence)
+    (judged,) = judged_of([CaseScore("a", "ok", femurs=(new,))])
+    assert judged.evidence == Evidence(**evidence) and judged.good and math.isnan(judged.confidence)
+
+
 def test_a_case_is_shortened_from_both_ends():
     ct, labels = two_femora()
     pieces = shortened(ct, Volume(labels, ct.grid))
