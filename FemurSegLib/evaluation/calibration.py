@@ -71,8 +71,8 @@ class Group:
 
 
 def judged_of(scores, people: dict[str, str] | None = None) -> list[Judged]:
-    """The femora that were found, of CaseScores with a reference; a femur that is not there has Dice 0. With weights
-    that nothing is fitted to yet their confidence is nan.
+    """The femora that were found, of CaseScores with a reference; a femur that is not there has Dice 0. With
+    weights that nothing is fitted to yet their confidence is nan.
 
     people: by case, whose bones they are; by default what the name of a phantom tells, else the case.
     """
