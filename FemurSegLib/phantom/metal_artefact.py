@@ -100,7 +100,7 @@ class Rays:
         y, x = torch.meshgrid(j * pixel_mm[1], i * pixel_mm[0], indexing="ij")
         self._x, self._y = x.reshape(-1), y.reshape(-1)
         self._shape, self._width, self._area = shape, min(pixel_mm), pixel_mm[0] * pixel_mm[1]
-        reach = float(torch.hypot(self._x.max(), self._y.max()))
+        reach = np.hypot(*((n - 1) / 2 * mm for n, mm in zip(shape, pixel_mm[::-1], strict=True)))
         self._half = int(np.ceil(reach / self._width)) + 2
         self._bins = 2 * self._half + 1
         angle = torch.arange(ANGLES, device=device) * (np.pi / ANGLES)

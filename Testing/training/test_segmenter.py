@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_network import tiny_network
 
-from FemurSegLib.errors import InputError
+from FemurSegLib.errors import CancelledError, InputError
 from FemurSegLib.segmentation.network import build_network
 from FemurSegLib.training import checkpoint, loop, segmenter
 from FemurSegLib.training.segmenter import SegmenterTraining, train_segmenter
@@ -108,7 +108,7 @@ def test_a_signal_in_the_middle_of_a_step_leaves_a_whole_checkpoint(case, tiny, 
         average(*arguments)
 
     monkeypatch.setattr(loop, "average", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(CancelledError, match="after step 3"):
         train_segmenter(quick(tmp_path / "cut", case), report=print)
     kept = checkpoint.read_checkpoint(tmp_path / "cut")
     assert (kept["step"], int(kept["optimizer"]["state"][0]["step"])) == (3, 3)
