@@ -25,11 +25,8 @@ EPICONDYLE_MM, CAP_MM, BLUNT_MM, HOLD_PER_MM = 15.0, 3.0, 12.0, 1 / 50
 """Both epicondyles are sought this close to the middle of the condyles. One is the summit (`summit`) of the surface
 within 12 mm of it, uphill from the middle of what lies within 3 mm of the most prominent point: both are so blunt
 that the most prominent point itself, and the twist that follows, depended on noise and pose by up to 3 degrees. On
-one that is as good as flat the summit is held near that middle."""
-RUNAWAY_MM = 4.0
-"""Over so much beyond those 12 mm a summit is drawn back to that middle: uphill from there lies no summit of the
-epicondyle, but the side of the condyle. Of 29 real femora none lies farther than 11.4 mm; of one painted femur the
-summit ran 19 mm, and the twist went from -9 to -13 degrees as the bone was turned."""
+one that is as good as flat the summit is held near that middle, and never goes farther from it than 12 mm: of 29
+real femora none did, of a painted one it ran 19 mm, and the twist went from -9 to -13 degrees as it was turned."""
 FLEXION_DEG = (15.0, 120.0)
 """Part of the condyles that the sphere and cylinder are fitted to, as the angle of the normal from straight
 down towards the back: the arc on which the tibia turns (Eckhoff 2007 takes 10 to 120)."""
@@ -320,6 +317,5 @@ def _epicondyles(bone: Bone, block, middle_mm, medial) -> np.ndarray:
 
 
 def _not_run_away(tip: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The tip where it lies within `BLUNT_MM` of the start, from `RUNAWAY_MM` beyond on the start."""
-    beyond = (np.linalg.norm(tip - start) - BLUNT_MM) / RUNAWAY_MM
-    return start + (1 - np.clip(beyond, 0, 1)) * (tip - start)
+    """The tip, or the point `BLUNT_MM` from the start on the way to it."""
+    return start + (tip - start) * min(1.0, BLUNT_MM / max(np.linalg.norm(tip - start), 1e-9))
