@@ -51,7 +51,7 @@ class Model:
 
     `licence`: SPDX expression that follows from the data, "" where the table does not say. `origins`: keys of
     `training.sets.ORIGINS`, the data that the weights learned from. `data_set`: one of SETS, `research` where the
-    table does not say.
+    table does not say. `caution`: a sentence for everyone who uses them, "" where there is none.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Model:
     licence: str = ""
     origins: tuple[str, ...] = ()
     data_set: str = RESEARCH
+    caution: str = ""
 
     @property
     def file(self) -> str:
@@ -272,6 +273,7 @@ def _model(folder: Path, name: str, entry: dict) -> Model:
         entry.get("licence", ""),
         tuple(entry.get("origins", ())),
         entry.get("set", RESEARCH),
+        entry.get("caution", ""),
     )
 
 

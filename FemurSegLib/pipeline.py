@@ -137,6 +137,7 @@ def segment_femurs(
     if not (calibration and calibration.fits(used)):
         words = "The confidence was not calibrated for the weights that were used; do not rely on it."
         findings.append(Finding("confidence_uncalibrated", words))
+    findings += [Finding("weights_caution", model.caution) for model in used if model.caution]
     findings += [Finding("memory", note) for note in dict.fromkeys(runner.notes)]
     with clock("surfaces"):
         from FemurSegLib.surface import surface_of

@@ -134,6 +134,7 @@ def test_however_the_file_lies_the_right_femur_is_the_patients(run, axes, flips)
 def test_a_run_uses_one_set_of_weights_and_the_confidence_of_that_set(tmp_path, monkeypatch):
     for data_set, licence in (("open", "MPL-2.0"), ("research", "CC-BY-NC-SA-4.0")):
         name, terms = models.name_of("segmenter", "segresnet", data_set), {"set": data_set, "licence": licence}
+        terms |= {"caution": "They are young."} if data_set == "open" else {}
         models.export_weights({}, name, kind="segmenter", network="segresnet", folder=tmp_path, terms=terms)
     fitted = models.find("segmenter", "segresnet", tmp_path, "research")
     weights = dict.fromkeys(confidence.DOUBTS, 1.0)
@@ -150,6 +151,10 @@ def test_a_run_uses_one_set_of_weights_and_the_confidence_of_that_set(tmp_path, 
     }
     said = {name: "confidence_uncalibrated" not in {f.code for f in each.findings} for name, each in made.items()}
     assert said == {"open": False, "research": True}
+    cautions = {
+        name: [f.message for f in each.findings if f.code == "weights_caution"] for name, each in made.items()
+    }
+    assert cautions == {"open": ["They are young."], "research": []}
     assert made["research"].confidence[RIGHT] > 0.5 and made["open"].confidence == {}
     document = read_result(write_result(tmp_path / "out", made["open"])).document
     assert document["weights"] == {"set": "open", "licence": "MPL-2.0"}
