@@ -95,7 +95,10 @@ def ended_together() -> Iterator[Callable[[], None]]:
     try:
         yield they_run
     except Exception:
-        wait([worker.sentinel for worker in workers], 1.0)  # its connection ends before the process does
+        ended = wait([worker.sentinel for worker in workers], 1.0)  # its connections end before the process does
+        for worker in workers:
+            if worker.sentinel in ended:
+                worker.join(1.0)
         ended_by = {-worker.exitcode for worker in workers if worker.exitcode}
         if ended_by & {signal.SIGTERM, signal.SIGINT}:
             raise KeyboardInterrupt from None
