@@ -8,7 +8,7 @@ anatomy.findings                        # what could not be read, in words
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,7 +108,8 @@ def read_femurs(
         for what in record["left_out"]:
             words = f"A piece beside the {BESIDE[what]} of the {name} was left out of the measurements"
             out.findings.append(Finding("piece_left_out", f"{words}; look at the mask there.", side))
-    return replace(out, findings=out.findings + _unlike_heads(out.femurs))
+    out.findings += _unlike_heads(out.femurs)
+    return out
 
 
 def _unlike_heads(records: Mapping[str, dict]) -> list[Finding]:
